@@ -1,0 +1,1 @@
+"""Packaging for containers and clusters; imports the configuration types of serving only."""

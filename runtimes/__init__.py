@@ -1,0 +1,1 @@
+"""Runtimes: the waist (``core``), one adapter a platform, and the registry that names them."""

@@ -1,0 +1,1 @@
+"""The waist: the few types that everything above and below a runtime agrees on."""

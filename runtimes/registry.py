@@ -1,0 +1,106 @@
+"""Names of the runtimes: a literal table, opened to others by the ``crossfade.runtimes`` group.
+
+A third party's distribution declares ``[project.entry-points."crossfade.runtimes"]`` with
+``platform = "package.module:RuntimeClass"``; the class carries ``patterns``, the file names in a
+version's folder that it opens. No runtime's library is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final, cast
+
+from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
+from crossfade.runtimes.core.model import Runtime
+
+GROUP: Final = "crossfade.runtimes"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One platform: where its class is and which files it opens.
+
+    Attributes:
+        patterns: file or folder names in a version's folder, best first. A name ending in ``/``
+            is a folder; ``.`` is the version folder itself where it holds ``marker``.
+        aliases: other names that configurations use (Triton's backend names among them).
+    """
+
+    target: str
+    patterns: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+
+
+BUILT_IN: Final[Mapping[str, Entry]] = {
+    "onnxruntime_onnx": Entry(
+        "crossfade.runtimes.ort.runtime:OnnxRuntime",
+        ("model.onnx", "*.onnx"),
+        ("onnx", "onnxruntime"),
+    ),
+    "tensorflow_savedmodel": Entry(
+        "crossfade.runtimes.savedmodel.runtime:SavedModelRuntime",
+        ("saved_model.pb", "saved_model.pbtxt", "model.savedmodel/", "*.savedmodel/"),
+        ("savedmodel", "tensorflow"),
+    ),
+    "tflite": Entry(
+        "crossfade.runtimes.litert.runtime:LiteRtRuntime",
+        ("model.tflite", "*.tflite"),
+        ("litert", "tensorflow_lite"),
+    ),
+    "fake": Entry("crossfade.runtimes.fake:FakeRuntime", ("fake.yaml",)),
+}
+
+
+@functools.cache
+def entries() -> Mapping[str, Entry]:
+    """All platforms by name; a third party cannot take a built-in name."""
+    found: dict[str, Entry] = {}
+    for point in importlib.metadata.entry_points(group=GROUP):
+        patterns = tuple(getattr(point.load(), "patterns", ()))
+        found[point.name] = Entry(point.value, patterns)
+    return {**found, **BUILT_IN}
+
+
+def resolve(platform: str) -> str:
+    """Returns the canonical name of a platform or of one of its aliases.
+
+    Raises:
+        InvalidArgument: no runtime has that name; the message lists those that exist.
+    """
+    table = entries()
+    for name, entry in table.items():
+        if platform == name or platform in entry.aliases:
+            return name
+    raise InvalidArgument(f"unknown platform '{platform}'; this server has {', '.join(table)}")
+
+
+def detect(folder: Path) -> tuple[str, Path] | None:
+    """Finds what a version's folder holds: its platform and the path to open, if any."""
+    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
+    for platform, entry in entries().items():
+        for pattern in entry.patterns:
+            for name in names:
+                if fnmatch(name, pattern):
+                    opened = folder if name.startswith("saved_model.pb") else folder / name
+                    return platform, opened
+    return None
+
+
+def create(platform: str) -> Runtime:
+    """Builds the runtime of a platform.
+
+    Raises:
+        LoadFailed: a third party's class cannot be imported.
+    """
+    module, _, name = entries()[platform].target.partition(":")
+    try:
+        runtime_class = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise LoadFailed(f"the runtime of platform '{platform}' cannot be imported") from error
+    return cast(Runtime, runtime_class())

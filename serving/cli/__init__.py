@@ -1,0 +1,1 @@
+"""The crossfade command."""

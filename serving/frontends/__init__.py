@@ -1,0 +1,1 @@
+"""One folder a contract; contracts never import each other."""

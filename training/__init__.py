@@ -1,0 +1,1 @@
+"""Training of the models that replace an export; imports runtimes, never serving."""
