@@ -30,11 +30,22 @@ class Entry:
         patterns: file or folder names in a version's folder, best first. A name ending in ``/``
             is a folder; ``.`` is the version folder itself where it holds ``marker``.
         aliases: other names that configurations use (Triton's backend names among them).
+        extra: the optional dependency that brings its library; empty where none is needed.
     """
 
     target: str
     patterns: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    extra: str = ""
+
+    def opens(self, name: str) -> bool:
+        """Whether a file of that name (a folder's ends in ``/``) is one of this platform."""
+        return any(fnmatch(name, pattern) for pattern in self.patterns)
+
+    @property
+    def backend(self) -> str:
+        """Triton's name of what runs the platform, by convention the last alias."""
+        return self.aliases[-1] if self.aliases else ""
 
 
 BUILT_IN: Final[Mapping[str, Entry]] = {
@@ -42,16 +53,19 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         "crossfade.runtimes.ort.runtime:OnnxRuntime",
         ("model.onnx", "*.onnx"),
         ("onnx", "onnxruntime"),
+        "onnx",
     ),
     "tensorflow_savedmodel": Entry(
         "crossfade.runtimes.savedmodel.runtime:SavedModelRuntime",
         ("saved_model.pb", "saved_model.pbtxt", "model.savedmodel/", "*.savedmodel/"),
         ("savedmodel", "tensorflow"),
+        "tensorflow",
     ),
     "tflite": Entry(
         "crossfade.runtimes.litert.runtime:LiteRtRuntime",
         ("model.tflite", "*.tflite"),
         ("litert", "tensorflow_lite"),
+        "tflite",
     ),
     "fake": Entry("crossfade.runtimes.fake:FakeRuntime", ("fake.yaml",)),
 }
@@ -80,15 +94,22 @@ def resolve(platform: str) -> str:
     raise InvalidArgument(f"unknown platform '{platform}'; this server has {', '.join(table)}")
 
 
-def detect(folder: Path) -> tuple[str, Path] | None:
-    """Finds what a version's folder holds: its platform and the path to open, if any."""
+def detect(folder: Path, platform: str | None = None) -> tuple[str, Path] | None:
+    """Finds what a version's folder holds: its platform and the path to open, if any.
+
+    Args:
+        folder: the version's folder.
+        platform: only look for this one's files.
+    """
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    for platform, entry in entries().items():
+    for candidate, entry in entries().items():
+        if platform not in (None, candidate):
+            continue
         for pattern in entry.patterns:
             for name in names:
                 if fnmatch(name, pattern):
                     opened = folder if name.startswith("saved_model.pb") else folder / name
-                    return platform, opened
+                    return candidate, opened
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
@@ -66,10 +66,24 @@ class Call(Protocol):
         ...
 
 
+class Caller(Protocol):
+    """Who calls, as far as a policy needs to know; a ``Call`` and an ``HttpRequest`` both are."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's IP address, or ``unix``."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        """Metadata of gRPC or headers of HTTP, lower-case keys."""
+        ...
+
+
 class Policy(Protocol):
     """Who may do what; the one place that every door asks."""
 
-    def check(self, access: Access, peer: str, metadata: Mapping[str, str | bytes]) -> None:
+    def check(self, access: Access, caller: Caller) -> None:
         """Raises PermissionDenied or Unauthenticated if the caller may not."""
         ...
 
@@ -89,6 +103,21 @@ class Rpc(Generic[Request, Response]):
     access: Access
     decode: Callable[[Buffer], Request]
     handle: Callable[[Sequence[tuple[Request, Call]]], Sequence[Response | CrossfadeError]]
+    encode: Callable[[Response], bytes]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamRpc(Generic[Request, Response]):
+    """One streaming method; a client that sends one message and half-closes is a special case.
+
+    Attributes:
+        handle: yields answers while it reads requests; it is closed when the caller goes.
+    """
+
+    path: str
+    access: Access
+    decode: Callable[[Buffer], Request]
+    handle: Callable[[Iterator[Request], Cancellation], Iterator[Response]]
     encode: Callable[[Response], bytes]
 
 
@@ -114,7 +143,7 @@ def dispatch(rpc: Rpc[Any, Any], policy: Policy, calls: Sequence[Call]) -> None:
     accepted: list[tuple[Any, Call]] = []
     for call in calls:
         try:
-            policy.check(rpc.access, call.peer, call.metadata)
+            policy.check(rpc.access, call)
             accepted.append((rpc.decode(call.message), call))
         except Exception as error:
             call.fail(_as_error(error, rpc.path))
@@ -156,6 +185,11 @@ class HttpRequest:
     body: bytes
     peer: str
     cancelled: Cancellation
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The headers, under the name that a policy knows."""
+        return self.headers
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

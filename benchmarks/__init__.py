@@ -1,0 +1,1 @@
+"""Benchmarks: crossfade against its peers and against its own limit, in one run on one machine."""

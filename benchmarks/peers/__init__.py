@@ -1,0 +1,1 @@
+"""The servers that a serving benchmark compares, each behind the same small interface."""

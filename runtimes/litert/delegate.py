@@ -1,0 +1,33 @@
+"""Loads a delegate (the Edge TPU's, say) for one interpreter."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any, Final
+
+from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.reason import one_line
+
+_ENTRY: Final = "tflite_plugin_create_delegate"
+
+
+def load(interpreter_module: Any, library: str, options: Mapping[str, str]) -> Any:
+    """Returns a delegate; each interpreter needs one of its own.
+
+    Raises:
+        LoadFailed: no such library, no delegate in it, or its device is missing.
+    """
+    # Asked first: load_delegate leaves a half-made object behind, whose __del__ fails.
+    try:
+        found = hasattr(ctypes.CDLL(library), _ENTRY)
+    except OSError as error:
+        raise LoadFailed(f"the delegate's library cannot be loaded: {one_line(error)}") from error
+    if not found:
+        raise LoadFailed("the option 'delegate' names a library that holds no TFLite delegate")
+    try:
+        return interpreter_module.load_delegate(library, dict(options))
+    except ValueError as error:
+        raise LoadFailed(
+            f"the delegate did not start (is its device plugged in?): {one_line(error)}"
+        ) from error

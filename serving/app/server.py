@@ -1,0 +1,125 @@
+"""Builds a server of a configuration: repository, lifecycle, data plane, front ends, hosts."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+
+from crossfade.serving.config.server_config import ServerConfig
+from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.frontends.open_inference import routes, rpcs
+from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.standard import health, reflection
+from crossfade.serving.lifecycle.manager import Manager, Mode
+from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
+from crossfade.serving.repository.source import open_source
+from crossfade.serving.transport.calls import Access, HttpResponse, Route
+from crossfade.serving.transport.grpc_host import GrpcHost
+from crossfade.serving.transport.http_host import HttpHost
+from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.policy import LoopbackAdmin
+
+_log = logging.getLogger(__name__)
+# mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with
+# every large message; models that are unloaded are trimmed explicitly.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_KEEP_BYTES = 64 * 1024 * 1024
+
+
+class Server:
+    """One server. ``start`` listens at once and is ready when the models have been tried."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        _tune_malloc()
+        sources = [open_source(place, config.cache) for place in config.model_repositories]
+        mode = Mode(config.model_control_mode)
+        self._config = config
+        self._manager = Manager(sources, mode, config.poll_s, config.load_models)
+        self._plane = DataPlane(self._manager)
+        policy = LoopbackAdmin()
+        describe = Describe(self._plane, config.server_name)
+        metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
+        self.grpc = GrpcHost(
+            [
+                *rpcs.table(self._plane, describe),
+                *health.table(self._plane, (rpcs.SERVICE,)),
+                *reflection.table((rpcs.SERVICE, health.SERVICE)),
+            ],
+            policy,
+            f"{config.host}:{config.grpc_port}",
+            threads=config.grpc_threads,
+            max_message_bytes=config.max_request_bytes,
+        )
+        self.http = HttpHost(
+            routes.table(self._plane, describe),
+            policy,
+            HttpLimits(body_bytes=config.max_request_bytes),
+            host=config.host,
+            port=config.http_port,
+            threads=config.http_threads,
+        )
+        self.metrics = HttpHost(
+            metrics,
+            policy,
+            HttpLimits(body_bytes=1024),
+            host=config.host,
+            port=config.metrics_port,
+            threads=1,
+        )
+        self._stopping = threading.Lock()
+
+    def start(self) -> None:
+        """Listens, loads the models, and returns when the server is ready.
+
+        Raises:
+            Unavailable: a port cannot be bound.
+        """
+        began_s = time.perf_counter()
+        for host in (self.grpc, self.http, self.metrics):
+            host.start()
+        self._manager.start()
+        _log.info(
+            "ready",
+            extra={
+                "grpc_port": self.grpc.port,
+                "http_port": self.http.port,
+                "metrics_port": self.metrics.port,
+                "models": len(self._manager.served()),
+                "seconds": round(time.perf_counter() - began_s, 3),
+            },
+        )
+
+    def stop(self) -> None:
+        """Is not ready at once, answers what is in flight, then closes everything. Once."""
+        if not self._stopping.acquire(blocking=False):
+            return
+        self._plane.drain()
+        grace_s = self._config.shutdown_grace_s
+        _log.info("draining", extra={"grace_s": grace_s})
+        hosts = (self.grpc, self.http)
+        drains = [threading.Thread(target=host.stop, args=(grace_s,)) for host in hosts]
+        for drain in drains:
+            drain.start()
+        for drain in drains:
+            drain.join()
+        self.metrics.stop(0)
+        self._manager.close()
+        _log.info("stopped")
+
+
+def _metrics(exposition: Exposition) -> list[Route]:
+    def text(*_: object) -> HttpResponse:
+        return HttpResponse(body=exposition.text(), content_type=CONTENT_TYPE)
+
+    return [Route("GET", "/metrics/?", Access.READ, text)]
+
+
+def _tune_malloc() -> None:
+    """Has glibc's malloc keep large buffers; elsewhere nothing."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+        mallopt(_M_ARENA_MAX, 1)

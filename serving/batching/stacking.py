@@ -1,0 +1,56 @@
+"""Stacks requests into one and cuts the answer apart again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from crossfade.runtimes.core.model import InferRequest, InferResponse, Timings
+
+Key = tuple[Any, ...]
+
+
+def key_of(request: InferRequest) -> Key:
+    """Requests with equal keys may be stacked: same signature, outputs, dtypes and row shapes."""
+    return (
+        request.signature,
+        request.outputs,
+        *[(name, a.dtype.char, a.shape[1:]) for name, a in sorted(request.inputs.items())],
+    )
+
+
+def stack(requests: Sequence[InferRequest]) -> InferRequest:
+    """Makes one request of several with equal keys; rows keep the order of the requests."""
+    first = requests[0]
+    inputs = {name: np.concatenate([r.inputs[name] for r in requests]) for name in first.inputs}
+    return InferRequest(
+        inputs,
+        first.signature,
+        first.outputs,
+        rows=sum(request.rows for request in requests),
+    )
+
+
+def unstack(
+    response: InferResponse, requests: Sequence[InferRequest], queue_ns: Sequence[int]
+) -> list[InferResponse] | None:
+    """Cuts a stacked answer into one for each request.
+
+    Returns:
+        The answers in the order of the requests, or ``None`` if an output does not have one row
+        for each row that went in, so that the model must not be stacked.
+    """
+    total = sum(request.rows for request in requests)
+    if any(not a.ndim or a.shape[0] != total for a in response.outputs.values()):
+        return None
+    answers: list[InferResponse] = []
+    at = 0
+    for request, waited_ns in zip(requests, queue_ns, strict=True):
+        rows = slice(at, at + request.rows)
+        at += request.rows
+        timings = Timings(waited_ns, response.timings.infer_ns, total)
+        outputs = {name: array[rows] for name, array in response.outputs.items()}
+        answers.append(InferResponse(outputs, response.model, timings))
+    return answers

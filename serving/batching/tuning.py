@@ -1,0 +1,64 @@
+"""``batching: auto``: chooses size and delay from the latency curve of the model itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+# Stacking must save this share of the time a row costs; on a CPU it often saves nothing.
+_MIN_SAVING: Final = 0.2
+# A size is large enough once its cost a row is within this of the best.
+_NEAR_BEST: Final = 1.1
+# A run shorter than this is over before a wait for others could pay.
+_WORTH_WAITING_S: Final = 0.001
+
+
+def measure(
+    run: Callable[[int], None], max_rows: int, budget_s: float = 0.3
+) -> Mapping[int, float]:
+    """Times ``run(rows)`` for 1, 2, 4 … rows and returns seconds by rows.
+
+    Stops early when more rows save nothing, or when ``budget_s`` is spent.
+    """
+    curve: dict[int, float] = {}
+    began_s = time.perf_counter()
+    rows = 1
+    while rows <= max_rows:
+        times: list[float] = []
+        for _ in range(3):
+            start_s = time.perf_counter()
+            run(rows)
+            times.append(time.perf_counter() - start_s)
+            if sum(times) > budget_s / 4:
+                break
+        curve[rows] = min(times)
+        spent_s = time.perf_counter() - began_s
+        stalled = rows >= 4 and curve[rows] / rows > (1 - _MIN_SAVING) * curve[1]
+        if stalled or spent_s + 6 * curve[rows] > budget_s:
+            break
+        rows *= 2
+    return curve
+
+
+def choose(curve: Mapping[int, float], slo_s: float | None = None) -> tuple[int, float]:
+    """Chooses ``(max_rows, max_delay_s)``.
+
+    The size is the smallest whose cost a row is near the best one, among those whose run takes at
+    most half of the promised latency; it is 1 where stacking does not pay. There is a delay only
+    if a latency was promised, since only then is it known what a request can afford: a quarter
+    of what is left of the promise, and never longer than half a full run.
+
+    Args:
+        curve: seconds of one run by its number of rows; holds 1.
+        slo_s: the promised latency in seconds, if any.
+    """
+    allowed = {n: t for n, t in curve.items() if n == 1 or slo_s is None or t <= slo_s / 2}
+    best = min(t / n for n, t in allowed.items())
+    rows = min(n for n, t in allowed.items() if t / n <= _NEAR_BEST * best)
+    if allowed[rows] / rows > (1 - _MIN_SAVING) * curve[1]:
+        return 1, 0.0
+    if slo_s is None or curve[1] < _WORTH_WAITING_S:
+        return rows, 0.0
+    slack_s = max(0.0, slo_s - 2 * allowed[rows])
+    return rows, min(allowed[rows] / 2, slack_s / 4)

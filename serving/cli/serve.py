@@ -1,0 +1,186 @@
+"""``crossfade serve``: run the server until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.serving.config.server_config import ServerConfig
+
+_EPILOG = """\
+examples:
+  crossfade serve --model-repository models/
+  crossfade serve --model-repository gs://bucket/models --model-control-mode poll
+  crossfade serve --model-repository models/ --host 0.0.0.0 --log-format json
+
+A model repository is a folder with one folder a model. Each of these is served as it is:
+  flowers/model.tflite  flowers/dict.txt        an unpacked AutoML export
+  half/00000123/saved_model.pb                  TensorFlow Serving's layout
+  simple/config.pbtxt   simple/1/model.onnx     Triton's layout
+  mine/model.yaml       mine/3/model.onnx       our own; model.yaml may be left out
+
+signals: SIGTERM or Ctrl-C makes the server not ready at once, lets requests in flight finish for
+--shutdown-grace-s seconds, and ends with exit code 0. A second signal ends it at once.
+"""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve a model repository over gRPC and HTTP",
+        description="Serve a model repository over gRPC and HTTP.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option(
+        "--model-repository",
+        action="append",
+        required=True,
+        dest="model_repositories",
+        metavar="DIR-or-URL",
+        help="where the models are; may be given more than once, the first one wins",
+    )
+    option(
+        "--host",
+        default=_DEFAULTS["host"],
+        help="address to listen on (%(default)s); 0.0.0.0 is every interface",
+    )
+    for name in ("grpc", "http", "metrics"):
+        option(
+            f"--{name}-port",
+            type=_port,
+            default=_DEFAULTS[f"{name}_port"],
+            metavar="PORT",
+            help=f"port for {name} (%(default)s); 0 is any free one",
+        )
+    option(
+        "--model-control-mode",
+        choices=("none", "poll", "explicit"),
+        default=_DEFAULTS["model_control_mode"],
+        help="none: load all at the start; poll: follow the repository; explicit: load on request",
+    )
+    _number(parser, "poll-s", "seconds between two looks at the repository, in mode poll")
+    option(
+        "--load-model",
+        action="append",
+        default=[],
+        dest="load_models",
+        metavar="NAME",
+        help="load this model at the start in mode explicit; '*' is all; may be repeated",
+    )
+    option(
+        "--max-request-bytes",
+        type=_positive,
+        default=_DEFAULTS["max_request_bytes"],
+        metavar="N",
+        help="refuse larger requests (%(default)s)",
+    )
+    option(
+        "--grpc-threads",
+        type=_positive,
+        default=_DEFAULTS["grpc_threads"],
+        metavar="N",
+        help="gRPC requests that may run at the same time (%(default)s)",
+    )
+    option(
+        "--http-threads",
+        type=_positive,
+        default=_DEFAULTS["http_threads"],
+        metavar="N",
+        help="HTTP requests that may run at the same time (%(default)s)",
+    )
+    _number(parser, "shutdown-grace-s", "what requests in flight get after SIGTERM")
+    option(
+        "--server-name",
+        default=_DEFAULTS["server_name"],
+        metavar="NAME",
+        help="what ServerMetadata says (%(default)s); NVIDIA's samples insist on 'triton'",
+    )
+    option("--cache", type=Path, metavar="DIR", help="where versions behind a URL are copied to")
+    option(
+        "--log-format",
+        choices=("text", "json"),
+        default="text" if sys.stderr.isatty() else "json",
+        help="text for people, json for collectors (text on a terminal, else json)",
+    )
+    option("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serves until a signal; returns the exit code."""
+    from crossfade.serving.app import logs
+    from crossfade.serving.app.server import Server
+
+    logs.set_up(options.log_format, options.log_level)
+    settings = {name: getattr(options, name) for name in _DEFAULTS}
+    settings["model_repositories"] = tuple(options.model_repositories)
+    settings["load_models"] = tuple(options.load_models)
+    if options.load_models and options.model_control_mode != "explicit":
+        raise InvalidArgument("--load-model needs --model-control-mode explicit")
+    server = Server(ServerConfig(**settings))
+    asked_to_stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if asked_to_stop.is_set():
+            os._exit(1)
+        asked_to_stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    failures: list[BaseException] = []
+
+    def start() -> None:  # beside the main thread, so that a signal is heard while models load
+        try:
+            server.start()
+        except BaseException as error:
+            failures.append(error)
+            asked_to_stop.set()
+
+    starting = threading.Thread(target=start, name="start", daemon=True)
+    starting.start()
+    asked_to_stop.wait()
+    server.stop()
+    starting.join(timeout=1)
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _number(parser: argparse.ArgumentParser, name: str, help_text: str) -> None:
+    default = _DEFAULTS[name.replace("-", "_")]
+    parser.add_argument(
+        f"--{name}", type=_seconds, default=default, metavar="S", help=f"{help_text} (%(default)s)"
+    )
+
+
+def _port(text: str) -> int:
+    if text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a port (0 to 65535)")
+
+
+def _positive(text: str) -> int:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+    return value

@@ -1,0 +1,1 @@
+"""Configuration: read once at the edge, frozen, an unknown key is an error."""

@@ -1,0 +1,210 @@
+"""``model.yaml``: what may be said of a model. Everything in it can be derived from the files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from crossfade.runtimes.core.dtypes import NUMPY
+from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
+
+Positive = Annotated[int, pydantic.Field(ge=1)]
+PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class VersionPolicy(_Section):
+    """Which versions are served: the latest N (the default, N = 1), all, or those named."""
+
+    latest: Positive | None = None
+    all: Literal[True] | None = None
+    specific: tuple[Positive, ...] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> VersionPolicy:
+        if sum(v is not None for v in (self.latest, self.all, self.specific)) > 1:
+            raise ValueError("give one of latest, all, specific")
+        return self
+
+
+class Batching(_Section):
+    """How requests are stacked.
+
+    ``auto`` measures the model while it warms up and chooses both numbers from the latency curve
+    and the ``slo``.
+    """
+
+    auto: bool = False
+    max_size: Positive = 1
+    max_delay_ms: Annotated[float, pydantic.Field(ge=0, le=10_000, allow_inf_nan=False)] = 0.0
+
+
+class Queue(_Section):
+    """Where requests wait while all instances are busy.
+
+    Attributes:
+        max_size: requests that may wait; one more is refused.
+        timeout_ms: a request that waited longer is refused; ``None`` is for ever.
+        priority_levels: 1 is served first; a request without a priority has ``default_priority``.
+            0 switches priorities off.
+    """
+
+    max_size: Positive = 1024
+    timeout_ms: PositiveMs | None = None
+    priority_levels: Annotated[int, pydantic.Field(ge=0, le=1000)] = 0
+    default_priority: Annotated[int, pydantic.Field(ge=0)] = 0
+
+
+class Slo(_Section):
+    """The latency that the model's users were promised."""
+
+    p99_ms: PositiveMs
+
+
+class Warmup(_Section):
+    """Requests that a version must answer before it takes traffic.
+
+    Attributes:
+        count: how often.
+        inputs: JSON tensors by input name; inputs left out are zeros (BYTES: empty strings).
+        signature: which signature is called.
+    """
+
+    count: Positive = 1
+    inputs: Mapping[str, Any] = pydantic.Field(default_factory=dict)
+    signature: str = DEFAULT_SIGNATURE
+
+
+class DeclaredTensor(_Section):
+    """An input or output as a configuration declares it.
+
+    Attributes:
+        dims: without the batch dimension if ``max_batch_size`` is not 0; -1 is any size.
+        reshape: the shape that the model itself wants, where it differs from ``dims``.
+        labels: class names in index order (outputs).
+        labels_file: a file beside the configuration with one class name a line (outputs).
+    """
+
+    name: str
+    dtype: str | None = None
+    dims: tuple[Annotated[int, pydantic.Field(ge=-1)], ...] | None = None
+    reshape: tuple[Annotated[int, pydantic.Field(ge=-1)], ...] | None = None
+    labels: tuple[str, ...] | None = None
+    labels_file: str | None = None
+
+    @pydantic.field_validator("dtype")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in NUMPY:
+            raise ValueError(f"unknown dtype; one of {', '.join(NUMPY)}")
+        return value
+
+
+class ModelConfig(_Section):
+    """One model's configuration, whatever file it came from.
+
+    Attributes:
+        platform: which runtime opens it; derived from the files.
+        version_policy: which versions are served.
+        labels: names for versions, such as ``stable`` and ``canary``.
+        max_batch_size: rows that one request may have; 0 says that there is no batch dimension;
+            ``None`` derives it from the signature.
+        batching: how requests are stacked; ``None`` is ``auto`` for a batched signature.
+        instances: runs that may go on at the same time; ``None`` is one a core.
+        default_filename: the file in a version's folder to open.
+        inputs, outputs: what Triton's ``config.pbtxt`` declares; checked against the model.
+        options: passed to the runtime.
+    """
+
+    platform: str | None = None
+    version_policy: VersionPolicy = VersionPolicy()
+    labels: Mapping[Annotated[str, pydantic.Field(min_length=1)], Positive] = pydantic.Field(
+        default_factory=dict
+    )
+    max_batch_size: Annotated[int, pydantic.Field(ge=0)] | None = None
+    batching: Batching | None = None
+    instances: Annotated[int, pydantic.Field(ge=1, le=1024)] | None = None
+    queue: Queue = Queue()
+    slo: Slo | None = None
+    warmup: tuple[Warmup, ...] = ()
+    default_filename: str | None = None
+    inputs: tuple[DeclaredTensor, ...] = ()
+    outputs: tuple[DeclaredTensor, ...] = ()
+    options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("batching", mode="before")
+    @classmethod
+    def _auto(cls, value: object) -> object:
+        return {"auto": True} if value == "auto" else value
+
+    @pydantic.field_validator("version_policy", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return {"all": True} if value == "all" else {"latest": 1} if value == "latest" else value
+
+    @pydantic.field_validator("default_filename")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and ("/" in value or "\\" in value or value in {"", ".", ".."}):
+            raise ValueError("must be a file name without folders")
+        return value
+
+
+def parse(text: str, file: str) -> ModelConfig:
+    """Parses ``model.yaml``.
+
+    Raises:
+        LoadFailed: with every fault, where it is, and the nearest right key for an unknown one.
+    """
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise LoadFailed(f"{file}{where}: not YAML: {getattr(error, 'problem', '')}") from None
+    if not isinstance(raw, dict):
+        raise LoadFailed(f"{file}: must be a mapping of keys to values")
+    return build(raw, file)
+
+
+def build(raw: Mapping[str, Any], file: str) -> ModelConfig:
+    """Builds a configuration of plain values; raises as ``parse`` does."""
+    try:
+        return ModelConfig.model_validate(raw)
+    except pydantic.ValidationError as error:
+        faults = "; ".join(_explain(fault, ModelConfig) for fault in error.errors())
+        raise LoadFailed(f"{file}: {faults}") from None
+
+
+def _explain(fault: Any, model: type[pydantic.BaseModel]) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "file"
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    keys = _keys_at(model, fault["loc"][:-1])
+    near = difflib.get_close_matches(str(fault["loc"][-1]), keys, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys)}"
+    return f"{place}: unknown key; {hint}"
+
+
+def _keys_at(model: type[pydantic.BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Follows a fault's place down the sections to the keys that are allowed there."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        sections = _sections(field.annotation) if field else []
+        if sections:
+            model = sections[0]
+    return list(model.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    return [s for a in getattr(annotation, "__args__", ()) for s in _sections(a)]

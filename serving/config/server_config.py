@@ -1,0 +1,40 @@
+"""What a server is told at its start."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of one server; the command line's options have the same names.
+
+    Attributes:
+        model_repositories: folders or URLs; of two models with one name the first one's is served.
+        host: the address to listen on.
+        grpc_port, http_port, metrics_port: 0 is any free port.
+        model_control_mode: ``none``, ``poll`` or ``explicit``.
+        poll_s: seconds between two looks at the repository, in mode ``poll``.
+        load_models: what to load at the start in mode ``explicit``; ``*`` is all.
+        grpc_threads, http_threads: requests that may run at the same time, by protocol.
+        max_request_bytes: a larger request is refused.
+        shutdown_grace_s: what requests in flight get after SIGTERM.
+        server_name: what ``ServerMetadata`` says.
+        cache: where remote versions are copied to; ``None`` is the user's cache folder.
+    """
+
+    model_repositories: tuple[str, ...]
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    http_port: int = 8000
+    metrics_port: int = 8002
+    model_control_mode: str = "none"
+    poll_s: float = 5.0
+    load_models: tuple[str, ...] = ()
+    grpc_threads: int = 64
+    http_threads: int = 16
+    max_request_bytes: int = 64 * 1024 * 1024
+    shutdown_grace_s: float = 30.0
+    server_name: str = "crossfade"
+    cache: Path | None = None

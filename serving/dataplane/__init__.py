@@ -1,0 +1,1 @@
+"""The one door to the models: every front end's requests pass it."""

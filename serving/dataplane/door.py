@@ -1,0 +1,127 @@
+"""Resolve, validate, infer: what happens to every request, whichever protocol brought it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    Internal,
+    InvalidArgument,
+    Unavailable,
+)
+from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, ModelRef
+from crossfade.serving.lifecycle.manager import Manager
+from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.tensors.raw import RawTensor
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class Query:
+    """One inference request as a front end understood it, not yet validated.
+
+    Attributes:
+        signature: ``None`` is the model's default one.
+        outputs: names wanted; none are all.
+        deadline_s: ``time.monotonic()`` value; ``None`` is none.
+        priority: 1 is served first; 0 is the model's default.
+    """
+
+    ref: ModelRef
+    inputs: Sequence[RawTensor]
+    outputs: Sequence[str] = ()
+    signature: str | None = None
+    id: str = ""
+    deadline_s: float | None = None
+    priority: int = 0
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cancelled: Cancellation | None = None
+
+
+class DataPlane:
+    """The door. Thread-safe; the thread that calls ``infer`` does the work."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self._draining = threading.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are welcome: all models have been tried, and it does not drain."""
+        return self.manager.started and not self._draining.is_set()
+
+    def drain(self) -> None:
+        """Makes the server not ready at once; what comes all the same is still answered."""
+        self._draining.set()
+        for listener in self._listeners:
+            listener()
+
+    def on_drain(self, listener: Callable[[], None]) -> None:
+        """Has ``listener`` called when ``drain`` is."""
+        self._listeners.append(listener)
+
+    def model_ready(self, ref: ModelRef) -> bool:
+        """Whether the model could answer now."""
+        try:
+            with self.manager.lease(ref):
+                return self.ready
+        except Unavailable:
+            return False
+
+    def infer(self, queries: Sequence[Query]) -> list[InferResult]:
+        """Answers each query, in order; those for one model travel together."""
+        if len(queries) == 1:
+            return self._group(queries[0].ref, queries)
+        groups: dict[ModelRef, list[int]] = {}
+        for index, query in enumerate(queries):
+            groups.setdefault(query.ref, []).append(index)
+        answers: dict[int, InferResult] = {}
+        for ref, members in groups.items():
+            results = self._group(ref, [queries[index] for index in members])
+            answers.update(zip(members, results, strict=True))
+        return [answers[index] for index in range(len(queries))]
+
+    def _group(self, ref: ModelRef, queries: Sequence[Query]) -> list[InferResult]:
+        try:
+            served = self.manager.lease(ref)
+        except CrossfadeError as error:
+            return [error] * len(queries)
+        with served as model:
+            requests = [_validated(served, query) for query in queries]
+            good = [request for request in requests if isinstance(request, InferRequest)]
+            try:
+                results = iter(model.infer(good) if good else ())
+            except Exception as error:
+                results = iter([Internal.hide(error, _log, f"model {ref.name}")] * len(good))
+            return [next(results) if isinstance(r, InferRequest) else r for r in requests]
+
+
+def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
+    name = query.signature or served.default_signature
+    try:
+        validator = served.validators.get(name)
+        if validator is None:
+            raise InvalidArgument(f"model '{served.metadata.name}' has no signature '{name[:128]}'")
+        inputs, rows = validator.inputs(query.inputs)
+        outputs = validator.outputs(query.outputs) if query.outputs else ()
+    except CrossfadeError as error:
+        served.statistics.record_failure(error, 0)
+        return error
+    return InferRequest(
+        inputs,
+        name,
+        outputs,
+        query.deadline_s,
+        query.priority,
+        query.id,
+        query.parameters,
+        query.cancelled,
+        rows,
+    )

@@ -1,0 +1,260 @@
+"""``ModelInfer``: message to query, answer to message.
+
+A large message is not parsed as a whole: its raw tensors are cut out as views first, so that their
+bytes are not copied; what is left is small. Answers are put together the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from crossfade.runtimes.core.dtypes import NUMPY, name_of
+from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.model import InferResponse, ModelRef, Tensor
+from crossfade.serving.dataplane.door import Query
+from crossfade.serving.frontends.open_inference import classification, parameters
+from crossfade.serving.frontends.open_inference.parameters import NO_PARAMETERS
+from crossfade.serving.tensors.raw import RawTensor, encode_bytes
+from crossfade.serving.transport.calls import Buffer, Call
+from crossfade.serving.wire import open_inference as wire
+
+# Messages above this have their raw tensors cut out instead of parsed.
+_CUT_ABOVE_BYTES: Final = 16 * 1024
+_RAW_INPUT_TAG: Final = 0x3A  # field 7, length-delimited
+_RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
+_ONE_BYTE_TAGS: Final = 0x80
+
+# The typed field of InferTensorContents for each dtype; FP16 and BF16 have none.
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+@dataclasses.dataclass(slots=True)
+class InferMessage:
+    """A parsed ``ModelInferRequest`` with its raw tensors beside it."""
+
+    head: Any
+    raws: Sequence[bytes | memoryview]
+
+
+def decode(message: Buffer) -> InferMessage:
+    """Parses a ``ModelInferRequest``.
+
+    Raises:
+        InvalidArgument: these bytes are none.
+    """
+    if len(message) > _CUT_ABOVE_BYTES:
+        return cut(message)
+    head = parse(wire.ModelInferRequest, message)
+    return InferMessage(head, head.raw_input_contents)
+
+
+def parse(kind: Any, message: Buffer) -> Any:
+    """Parses any message; raises InvalidArgument if these bytes are none of that kind."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        name = kind.DESCRIPTOR.name
+        raise InvalidArgument(f"the request is not a valid {name} message") from None
+
+
+def cut(message: Buffer) -> InferMessage:
+    """As ``decode``, with the raw tensors as views on ``message``."""
+    view = memoryview(message)
+    size = len(view)
+    rest: list[memoryview] = []
+    raws: list[memoryview] = []
+    at = kept = 0
+    try:
+        while at < size:
+            tag = view[at]
+            if tag & 7 != 2 or tag >= _ONE_BYTE_TAGS:  # none of the fields that we know
+                raise IndexError
+            length, start = _varint(view, at + 1)
+            end = start + length
+            if end > size:
+                raise IndexError
+            if tag == _RAW_INPUT_TAG:
+                rest.append(view[kept:at])
+                raws.append(view[start:end])
+                kept = end
+            at = end
+    except IndexError:  # not of the usual form: let the parser say what it is
+        head = parse(wire.ModelInferRequest, message)
+        return InferMessage(head, head.raw_input_contents)
+    rest.append(view[kept:])
+    return InferMessage(parse(wire.ModelInferRequest, b"".join(rest)), raws)
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
+
+
+def to_query(message: InferMessage, call: Call) -> tuple[Query, list[tuple[str, int]]]:
+    """Makes a query of a message.
+
+    Returns:
+        The query, and the outputs that are to be classified with the number of classes.
+
+    Raises:
+        InvalidArgument: the message contradicts itself.
+    """
+    head = message.head
+    asked = parameters.read(plain(head.parameters)) if head.parameters else NO_PARAMETERS
+    outputs: list[str] = []
+    classified: list[tuple[str, int]] = []
+    for output in head.outputs:
+        outputs.append(output.name)
+        if output.parameters:
+            count = parameters.classes(plain(output.parameters))
+            if count:
+                classified.append((output.name, count))
+    deadline_s = call.deadline_s
+    if asked.timeout_s is not None:
+        limit_s = time.monotonic() + asked.timeout_s
+        deadline_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
+    query = Query(
+        ModelRef(head.model_name, version_of(head.model_version), asked.version_label),
+        _inputs(head, message.raws),
+        outputs,
+        None,
+        head.id,
+        deadline_s,
+        asked.priority,
+        cancelled=call.cancelled,
+    )
+    return query, classified
+
+
+def version_of(text: str) -> int | None:
+    """Returns a version's number; ``None`` for the empty text, which means the latest.
+
+    Raises:
+        InvalidArgument: the text is not a positive integer.
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) < 1:
+        shown = text[:32].encode("unicode_escape").decode("ascii")
+        raise InvalidArgument(
+            f"failed to get model version from specified version string '{shown}'"
+        )
+    return int(text)
+
+
+def plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a message as plain values; raises InvalidArgument for one without a value."""
+    values: dict[str, Any] = {}
+    for name, parameter in params.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is None:
+            raise InvalidArgument(f"parameter '{name[:128]}' has no value")
+        values[name] = getattr(parameter, kind)
+    return values
+
+
+def _inputs(head: Any, raws: Sequence[bytes | memoryview]) -> list[RawTensor]:
+    tensors = head.inputs
+    if raws and len(raws) != len(tensors):
+        raise InvalidArgument(
+            f"expected {len(tensors)} raw input contents, one for each input, but got {len(raws)}"
+        )
+    found: list[RawTensor] = []
+    for index, tensor in enumerate(tensors):
+        if tensor.parameters:
+            parameters.refuse_shared_memory(plain(tensor.parameters))
+        dtype = tensor.datatype
+        shape = tuple(tensor.shape)
+        if raws:
+            if tensor.HasField("contents"):
+                raise InvalidArgument(
+                    f"contents field must not be specified when using raw_input_contents for"
+                    f" '{tensor.name[:128]}'"
+                )
+            data: bytes | memoryview | Tensor = raws[index]
+        else:
+            data = _typed(tensor, dtype)
+        found.append(RawTensor(tensor.name, dtype, shape, data))
+    return found
+
+
+def _typed(tensor: Any, dtype: str) -> Tensor:
+    """The typed values of an input as a flat array."""
+    name = tensor.name[:128]
+    field = _CONTENTS.get(dtype)
+    if field is None:
+        why = "must be sent raw" if dtype in NUMPY else "is not a data-type"
+        raise InvalidArgument(f"input '{name}': '{dtype[:32]}' {why}")
+    for other in tensor.contents.ListFields():
+        if other[0].name != field:
+            raise InvalidArgument(f"input '{name}' is {dtype}, but has {other[0].name}")
+    values = list(getattr(tensor.contents, field))
+    if dtype == "BYTES":
+        elements = np.empty(len(values), dtype=np.object_)
+        elements[:] = values
+        return elements
+    try:
+        return np.array(values, dtype=NUMPY[dtype])
+    except OverflowError:
+        raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold") from None
+
+
+def encode(
+    response: InferResponse, request_id: str, classified: Sequence[tuple[str, int]]
+) -> bytes:
+    """Makes the bytes of a ``ModelInferResponse``; every output is raw."""
+    if classified:
+        response = classification.apply(response, classified)
+    metadata = response.model
+    head = wire.ModelInferResponse(
+        model_name=metadata.name, model_version=str(metadata.version), id=request_id
+    )
+    tails: list[Any] = [b""]
+    for name, array in response.outputs.items():
+        dtype = name_of(array.dtype)
+        head.outputs.add(name=name, datatype=dtype, shape=array.shape)
+        if dtype == "BYTES":
+            data: Any = encode_bytes(array)
+        elif array.nbytes < _CUT_ABOVE_BYTES:
+            data = array.tobytes()
+        else:
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        tails += (_RAW_OUTPUT_TAG, _varint_bytes(len(data)), data)
+    tails[0] = head.SerializeToString()
+    return b"".join(tails)
+
+
+def _varint_bytes(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,80 @@
+"""Request parameters that gRPC and HTTP share: which are known, and what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented
+
+_RESERVED: Final = "triton_"
+_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+_SHARED_MEMORY: Final = "shared_memory_"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestParameters:
+    """What a request's parameters ask for.
+
+    Attributes:
+        priority: 1 is served first; 0 is the model's default.
+        timeout_s: how long the request may take; ``None`` is no limit of its own.
+        version_label: names the version instead of a number.
+    """
+
+    priority: int = 0
+    timeout_s: float | None = None
+    version_label: str | None = None
+
+
+NO_PARAMETERS: Final = RequestParameters()
+
+
+def read(parameters: Mapping[str, Any]) -> RequestParameters:
+    """Reads a request's parameters.
+
+    Raises:
+        InvalidArgument: a reserved name, or a value of the wrong kind.
+    """
+    for name in parameters:
+        if name.startswith(_RESERVED) and name != _ALLOWED_RESERVED:
+            raise InvalidArgument(
+                f"parameter names that start with '{_RESERVED}' are reserved: '{name[:128]}'"
+            )
+    timeout_us = _integer(parameters, "timeout")
+    label = parameters.get("version_label")
+    if label is not None and not isinstance(label, str):
+        raise InvalidArgument("parameter 'version_label' must be a string")
+    return RequestParameters(
+        _integer(parameters, "priority"), timeout_us / 1e6 if timeout_us else None, label
+    )
+
+
+def classes(parameters: Mapping[str, Any]) -> int:
+    """Returns an output's ``classification`` parameter; 0 where there is none.
+
+    Raises:
+        InvalidArgument: it is not a positive integer.
+        Unimplemented: the output is to go to shared memory.
+    """
+    refuse_shared_memory(parameters)
+    if "classification" not in parameters:
+        return 0
+    count = _integer(parameters, "classification")
+    if not count:
+        raise InvalidArgument("parameter 'classification' must be a positive integer")
+    return count
+
+
+def refuse_shared_memory(parameters: Mapping[str, Any]) -> None:
+    """Raises Unimplemented if a tensor is to come from or go to shared memory."""
+    if any(name.startswith(_SHARED_MEMORY) for name in parameters):
+        raise Unimplemented("Client shared memory is disabled on this server")
+
+
+def _integer(parameters: Mapping[str, Any], name: str) -> int:
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise InvalidArgument(f"parameter '{name}' must be an integer that is not negative")
+    return value

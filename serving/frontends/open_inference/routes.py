@@ -1,0 +1,119 @@
+"""The HTTP routes of the Open Inference Protocol v2 and of Triton's repository extension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    InvalidArgument,
+    Unimplemented,
+)
+from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.open_inference.infer_codec import version_of
+from crossfade.serving.frontends.open_inference.json_codec import encode, to_query
+from crossfade.serving.frontends.open_inference.rpcs import check_load
+from crossfade.serving.tensors.strict_json import loads
+from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
+
+_MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
+Parts = Mapping[str, str]
+
+
+def table(plane: DataPlane, describe: Describe) -> list[Route]:
+    """The routes of the contract over ``plane``."""
+
+    def infer(request: HttpRequest, parts: Parts) -> HttpResponse:
+        if "inference-header-content-length" in request.headers:
+            raise Unimplemented("binary tensor data is not supported; send tensors as JSON")
+        ref = ModelRef(parts["model"], version_of(parts.get("version") or ""))
+        query, classified = to_query(request, ref)
+        result = plane.infer((query,))[0]
+        if isinstance(result, CrossfadeError):
+            raise result
+        return HttpResponse(body=encode(result, query.id, classified))
+
+    def server_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
+        return _empty(plane.ready)
+
+    def model_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
+        return _empty(describe.ready(parts["model"], parts.get("version") or ""))
+
+    def load(request: HttpRequest, parts: Parts) -> HttpResponse:
+        body = loads(request.body) if request.body else {}
+        parameters = body.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise InvalidArgument("'parameters' must be an object")
+        check_load("", parameters)
+        plane.manager.load(parts["model"])
+        return HttpResponse()
+
+    def unload(request: HttpRequest, parts: Parts) -> HttpResponse:
+        plane.manager.unload(parts["model"])
+        return HttpResponse()
+
+    def index(request: HttpRequest, parts: Parts) -> HttpResponse:
+        body = loads(request.body) if request.body else {}
+        found = describe.index("", body.get("ready") is True)
+        return _json([_plain(line) for line in found.models])
+
+    def of_model(answer: Callable[[str, str], Any]) -> Callable[[HttpRequest, Parts], HttpResponse]:
+        return lambda _, parts: _json(
+            _plain(answer(parts.get("model") or "", parts.get("version") or ""))
+        )
+
+    def config(name: str, version: str) -> Any:
+        return describe.config(name, version).config
+
+    read = Access.READ
+    return [
+        Route("POST", f"{_MODEL}/infer", Access.INFER, infer),
+        Route("GET", "/v2/health/live", read, lambda _, __: HttpResponse()),
+        Route("GET", "/v2/health/ready", read, server_ready),
+        Route("GET", "/v2", read, lambda _, __: _json(_plain(describe.server()))),
+        Route("GET", "/v2/models/stats", read, of_model(describe.statistics)),
+        Route("GET", f"{_MODEL}/ready", read, model_ready),
+        Route("GET", f"{_MODEL}/config", read, of_model(config)),
+        Route("GET", f"{_MODEL}/stats", read, of_model(describe.statistics)),
+        Route("GET", _MODEL, read, of_model(describe.metadata)),
+        Route("POST", "/v2/repository/index", read, index),
+        Route("POST", "/v2/repository/models/(?P<model>[^/]+)/load", Access.ADMIN, load),
+        Route("POST", "/v2/repository/models/(?P<model>[^/]+)/unload", Access.ADMIN, unload),
+    ]
+
+
+def _empty(good: bool) -> HttpResponse:
+    return HttpResponse(200 if good else 400)
+
+
+def _json(value: Any) -> HttpResponse:
+    return HttpResponse(body=orjson.dumps(value))
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """A message as JSON values: every field by its own name, 64-bit numbers as numbers."""
+    plain: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            entries = getattr(message, field.name)
+            is_message = field.message_type.fields_by_name["value"].message_type is not None
+            plain[field.name] = {k: _plain(v) if is_message else v for k, v in entries.items()}
+        elif field.is_repeated:
+            values = getattr(message, field.name)
+            plain[field.name] = [_value(field, value) for value in values]
+        elif not field.has_presence or message.HasField(field.name):
+            plain[field.name] = _value(field, getattr(message, field.name))
+    return plain
+
+
+def _value(field: Any, value: Any) -> Any:
+    if field.message_type is not None:
+        return _plain(value)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return value

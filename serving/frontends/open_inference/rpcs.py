@@ -1,0 +1,125 @@
+"""The RPC table of ``inference.GRPCInferenceService``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented
+from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.open_inference.infer_codec import (
+    InferMessage,
+    decode,
+    encode,
+    parse,
+    to_query,
+)
+from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
+from crossfade.serving.wire import open_inference as wire
+
+SERVICE: Final = "inference.GRPCInferenceService"
+_Asked = tuple[InferMessage, Call]
+
+
+def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
+    """The RPCs of the contract over ``plane``."""
+
+    def infer(asked: Sequence[_Asked]) -> Sequence[bytes | CrossfadeError]:
+        answers: list[bytes | CrossfadeError | None] = []
+        queries: list[Query] = []
+        classified: list[Any] = []
+        for message, call in asked:
+            try:
+                query, wanted = to_query(message, call)
+            except CrossfadeError as error:
+                answers.append(error)
+                continue
+            answers.append(None)
+            queries.append(query)
+            classified.append(wanted)
+        results = zip(plane.infer(queries) if queries else (), queries, classified, strict=True)
+        return [_answer(*next(results)) if answer is None else answer for answer in answers]
+
+    def load(request: Any, _: Call) -> Any:
+        check_load(request.repository_name, request.parameters)
+        plane.manager.load(request.model_name)
+        return wire.RepositoryModelLoadResponse()
+
+    def unload(request: Any, _: Call) -> Any:
+        if request.repository_name:
+            raise Unimplemented("'repository_name' specification is not supported")
+        plane.manager.unload(request.model_name)
+        return wire.RepositoryModelUnloadResponse()
+
+    def read(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
+        return _rpc(name, Access.READ, request, lambda r, _: answer(r))
+
+    return [
+        Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, decode, infer, bytes),
+        read("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
+        read(
+            "ServerReady",
+            wire.ServerReadyRequest,
+            lambda _: wire.ServerReadyResponse(ready=plane.ready),
+        ),
+        read(
+            "ModelReady",
+            wire.ModelReadyRequest,
+            lambda r: wire.ModelReadyResponse(ready=describe.ready(r.name, r.version)),
+        ),
+        read("ServerMetadata", wire.ServerMetadataRequest, lambda _: describe.server()),
+        read(
+            "ModelMetadata",
+            wire.ModelMetadataRequest,
+            lambda r: describe.metadata(r.name, r.version),
+        ),
+        read("ModelConfig", wire.ModelConfigRequest, lambda r: describe.config(r.name, r.version)),
+        read(
+            "ModelStatistics",
+            wire.ModelStatisticsRequest,
+            lambda r: describe.statistics(r.name, r.version),
+        ),
+        read(
+            "RepositoryIndex",
+            wire.RepositoryIndexRequest,
+            lambda r: describe.index(r.repository_name, r.ready),
+        ),
+        _rpc("RepositoryModelLoad", Access.ADMIN, wire.RepositoryModelLoadRequest, load),
+        _rpc("RepositoryModelUnload", Access.ADMIN, wire.RepositoryModelUnloadRequest, unload),
+    ]
+
+
+def check_load(repository: str, parameters: Any) -> None:
+    """Refuses what a load request may not ask for: another repository, files, a configuration.
+
+    Raises:
+        InvalidArgument: it brings files; they are never written.
+        Unimplemented: it names a repository or brings a configuration.
+    """
+    if repository:
+        raise Unimplemented("'repository_name' specification is not supported")
+    for name in parameters:
+        if name.startswith("file:"):
+            raise InvalidArgument("files are not taken from a load request")
+        raise Unimplemented(f"load parameter '{name[:64]!a}' is not supported")
+
+
+def _rpc(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:
+    def decode_request(message: Buffer) -> Any:
+        return parse(request, message)
+
+    def encode_response(response: Any) -> bytes:
+        data: bytes = response.SerializeToString()
+        return data
+
+    return Rpc(f"/{SERVICE}/{name}", access, decode_request, each(answer), encode_response)
+
+
+def _answer(result: Any, query: Query, classified: Any) -> bytes | CrossfadeError:
+    if isinstance(result, CrossfadeError):
+        return result
+    try:
+        return encode(result, query.id, classified)
+    except CrossfadeError as error:
+        return error

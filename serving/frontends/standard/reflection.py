@@ -1,0 +1,35 @@
+"""Server reflection, so that grpcurl and its like can list and call what is here.
+
+The answers come from grpcio-reflection's servicer, which needs nothing of grpcio's server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from crossfade.runtimes.core.model import Cancellation
+from crossfade.serving.transport.calls import Access, StreamRpc
+from crossfade.serving.wire import POOL
+
+SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+
+
+def table(services: Sequence[str]) -> list[StreamRpc[Any, Any]]:
+    """The RPC ``ServerReflectionInfo`` over the messages of ``services``."""
+    from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+    servicer = reflection.ReflectionServicer((*services, SERVICE), pool=POOL)
+
+    def answer(requests: Iterator[Any], _: Cancellation) -> Iterator[Any]:
+        yield from servicer.ServerReflectionInfo(requests, None)
+
+    return [
+        StreamRpc(
+            f"/{SERVICE}/ServerReflectionInfo",
+            Access.READ,
+            reflection_pb2.ServerReflectionRequest.FromString,
+            answer,
+            reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+    ]

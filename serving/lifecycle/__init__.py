@@ -1,0 +1,1 @@
+"""From files to a version that takes traffic, and back: states, policies, loading, leases."""

@@ -1,0 +1,119 @@
+"""What a configuration declares of a model's tensors, checked against the model, and obeyed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.model import Session, Signature, Tensors, TensorSpec
+from crossfade.serving.config.model_config import DeclaredTensor, ModelConfig
+
+Shape = tuple[int, ...]
+
+
+class DeclaredSession:
+    """A session seen as its configuration declares it: fewer outputs, other shapes.
+
+    Triton's ``reshape`` is applied on the way in and undone on the way out.
+    """
+
+    def __init__(self, session: Session, signature: Signature, config: ModelConfig) -> None:
+        self._session = session
+        self._batched = bool(config.max_batch_size)
+        self._outputs = tuple(spec.name for spec in signature.outputs)
+        self._into = {t.name: t.reshape for t in config.inputs if t.reshape is not None}
+        self._back = {t.name: t.dims for t in config.outputs if t.reshape is not None and t.dims}
+        self.signatures: Mapping[str, Signature] = {_only(session): signature}
+
+    def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
+        """See ``Session.run``."""
+        shaped = {
+            name: array.reshape(self._full(self._into[name], array.shape))
+            if name in self._into
+            else array
+            for name, array in inputs.items()
+        }
+        found = self._session.run(shaped, signature, outputs or self._outputs)
+        return {
+            name: array.reshape(self._full(self._back[name], array.shape))
+            if name in self._back
+            else array
+            for name, array in found.items()
+        }
+
+    def close(self) -> None:
+        """See ``Session.close``."""
+        self._session.close()
+
+    def _full(self, shape: Shape, actual: Shape) -> Shape:
+        return (actual[0], *shape) if self._batched else shape
+
+
+def declare(session: Session, config: ModelConfig) -> Session:
+    """Returns the session as the configuration declares it.
+
+    Raises:
+        LoadFailed: the configuration and the model contradict each other.
+    """
+    if not (config.inputs or config.outputs):
+        return session
+    signature = session.signatures[_only(session)]
+    inputs = _checked("input", config.inputs, signature.inputs, config)
+    missing = {s.name for s in signature.inputs if not s.optional} - {s.name for s in inputs}
+    if config.inputs and missing:
+        raise LoadFailed(f"the configuration does not declare the input(s) {sorted(missing)}")
+    outputs = _checked("output", config.outputs, signature.outputs, config)
+    batched = bool(config.max_batch_size)
+    if config.max_batch_size and not signature.batched:
+        raise LoadFailed(
+            f"max_batch_size is {config.max_batch_size}, but the model's first dimension is not"
+            " a batch of any size; set max_batch_size to 0"
+        )
+    declared = Signature(inputs, outputs, batched, signature.method)
+    return DeclaredSession(session, declared, config)
+
+
+def _only(session: Session) -> str:
+    return next(iter(session.signatures))
+
+
+def _checked(
+    kind: str, declared: Sequence[DeclaredTensor], actual: Sequence[TensorSpec], config: ModelConfig
+) -> tuple[TensorSpec, ...]:
+    if not declared:
+        return tuple(actual)
+    by_name = {spec.name: spec for spec in actual}
+    return tuple(_check(kind, tensor, by_name, config) for tensor in declared)
+
+
+def _check(
+    kind: str, tensor: DeclaredTensor, by_name: Mapping[str, TensorSpec], config: ModelConfig
+) -> TensorSpec:
+    spec = by_name.get(tensor.name)
+    if spec is None:
+        raise LoadFailed(
+            f"the configuration declares the {kind} '{tensor.name}', but the model has"
+            f" {sorted(by_name)}"
+        )
+    if tensor.dtype is not None and tensor.dtype != spec.dtype:
+        raise LoadFailed(
+            f"the configuration declares {kind} '{tensor.name}' as {tensor.dtype}, but the model"
+            f" has {spec.dtype}"
+        )
+    if tensor.dims is None:
+        return spec
+    batch: Shape = (-1,) if config.max_batch_size else ()
+    inner = (*batch, *(tensor.dims if tensor.reshape is None else tensor.reshape))
+    if spec.shape is not None and not _agree(inner, spec.shape):
+        raise LoadFailed(
+            f"the configuration declares {kind} '{tensor.name}' with shape {list(inner)}, but the"
+            f" model has {list(spec.shape)}"
+        )
+    return dataclasses.replace(spec, shape=(*batch, *tensor.dims))
+
+
+def _agree(declared: Shape, actual: Shape) -> bool:
+    return len(declared) == len(actual) and all(
+        -1 in (d, a) or d == a for d, a in zip(declared, actual, strict=True)
+    )

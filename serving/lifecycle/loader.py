@@ -1,0 +1,252 @@
+"""Makes a version that can take traffic of a version's files: load, declare, stack, warm up."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crossfade.runtimes import registry
+from crossfade.runtimes.core.dtypes import NUMPY
+from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed
+from crossfade.runtimes.core.model import (
+    Artifact,
+    InferRequest,
+    Model,
+    ModelMetadata,
+    Session,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
+from crossfade.serving.batching.leaf import Leaf
+from crossfade.serving.batching.scheduler import Scheduled
+from crossfade.serving.batching.tuning import choose, measure
+from crossfade.serving.config.model_config import Batching, ModelConfig, Warmup
+from crossfade.serving.lifecycle.declared import declare
+from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.metrics.statistics import Measured, Statistics
+from crossfade.serving.repository.layout import ModelFiles, VersionFiles
+
+_log = logging.getLogger(__name__)
+# Rows that a request may have where the configuration does not say; larger ones are a mistake.
+_DERIVED_MAX_BATCH = 4096
+# Rows that ``auto`` tries at most.
+_AUTO_MAX_ROWS = 64
+
+
+def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+    """Loads one version and warms it up.
+
+    Args:
+        model: the model's folder, as it was read.
+        version: which of its versions.
+        folder: where the version's files are on the local disk.
+
+    Raises:
+        LoadFailed: with the reason, which holds no path.
+        MissingExtra: the platform's library is not installed.
+    """
+    try:
+        return _load(model, version, folder)
+    except CrossfadeError as error:
+        error.message = error.message.replace(str(folder), model.name)
+        raise
+    except Exception as error:
+        raise Internal.hide(error, _log, f"loading {model.name}") from error
+
+
+def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+    config = model.config
+    platform, path = find_artifact(config, folder)
+    instances = config.instances or len(os.sched_getaffinity(0))
+    artifact = Artifact(path, model.name, version.version, instances, config.options)
+    loaded = registry.create(platform).load(artifact)
+    try:
+        session = declare(loaded, config)
+        metadata = _metadata(model, version, folder, platform, session)
+        statistics = Statistics()
+        leaf = Leaf(session, metadata)
+        scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
+        _warm_up(leaf, config.warmup)
+        _set_batching(scheduled, leaf, config)
+    except BaseException:
+        loaded.close()
+        raise
+    return Served(Measured(scheduled, statistics), statistics, config, scheduled)
+
+
+def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
+    """Finds the platform of a version's folder and the path that its runtime opens.
+
+    Raises:
+        LoadFailed: nothing in the folder can be opened; the message lists what could be.
+    """
+    if config.default_filename is not None:
+        path = folder / config.default_filename
+        if not path.exists():
+            raise LoadFailed(f"the version's folder has no '{config.default_filename}'")
+        if config.platform:
+            return registry.resolve(config.platform), path
+    wanted = registry.resolve(config.platform) if config.platform else None
+    found = registry.detect(folder, wanted)
+    if found is None:
+        entries = registry.entries()
+        patterns = (
+            entries[wanted].patterns
+            if wanted
+            else [p for entry in entries.values() for p in entry.patterns]
+        )
+        raise LoadFailed(
+            f"the version's folder holds no model: expected one of {', '.join(patterns)}"
+        )
+    return found
+
+
+def _metadata(
+    model: ModelFiles, version: VersionFiles, folder: Path, platform: str, session: Session
+) -> ModelMetadata:
+    signatures = dict(session.signatures)
+    limit = model.config.max_batch_size
+    if limit == 0:
+        signatures = {n: dataclasses.replace(s, batched=False) for n, s in signatures.items()}
+    batched = any(signature.batched for signature in signatures.values())
+    return ModelMetadata(
+        model.name,
+        version.version,
+        platform,
+        signatures,
+        _labels(model, folder, signatures),
+        (_DERIVED_MAX_BATCH if limit is None else limit) if batched else 0,
+    )
+
+
+def _labels(
+    model: ModelFiles, folder: Path, signatures: Mapping[str, Signature]
+) -> dict[str, Sequence[str]]:
+    """Class names by output: as configured, else of the one output that has as many scores."""
+    labels: dict[str, Sequence[str]] = {}
+    for output in model.config.outputs:
+        if output.labels is not None:
+            labels[output.name] = output.labels
+        elif output.labels_file is not None:
+            text = model.label_files.get(output.labels_file)
+            if text is None:
+                raise LoadFailed(f"there is no label file '{output.labels_file}'")
+            labels[output.name] = text.splitlines()
+    if labels:
+        return labels
+    texts = [path.read_text("utf-8", "replace") for path in _label_files(folder)]
+    names = next((text.splitlines() for text in [*texts, *model.label_files.values()]), [])
+    fitting = {
+        spec.name
+        for signature in signatures.values()
+        for spec in signature.outputs
+        if spec.shape and spec.shape[-1] == len(names) and spec.dtype != "BYTES"
+    }
+    return dict.fromkeys(fitting, names) if len(fitting) == 1 else {}
+
+
+def _label_files(folder: Path) -> list[Path]:
+    return [path for name in ("labels.txt", "dict.txt") if (path := folder / name).is_file()]
+
+
+def _warm_up(model: Model, warmups: Sequence[Warmup]) -> None:
+    """Answers the declared requests, which must pass, or else a request of zeros, which may fail.
+
+    Raises:
+        LoadFailed: a declared request is not for this model, or the model fails on it.
+    """
+    metadata = model.metadata
+    if not warmups:
+        signature = metadata.signatures[metadata.default_signature]
+        if all(spec.dtype != "BYTES" for spec in signature.inputs):  # no text is as good as zero
+            zeros = {s.name: _zeros(s, 1) for s in signature.inputs if not s.optional}
+            result = model.infer((InferRequest(zeros, metadata.default_signature),))[0]
+            if isinstance(result, CrossfadeError):
+                _log.warning(
+                    "the model refuses a request of zeros; declare a warm-up request",
+                    extra={"model": metadata.name, "reason": result.message},
+                )
+        return
+    for warmup in warmups:
+        chosen = metadata.signatures.get(warmup.signature)
+        if chosen is None:
+            raise LoadFailed(f"warmup: there is no signature '{warmup.signature}'")
+        unknown = warmup.inputs.keys() - {spec.name for spec in chosen.inputs}
+        if unknown:
+            raise LoadFailed(f"warmup: there is no input '{min(unknown)}'")
+        inputs = {
+            spec.name: _given(spec, warmup.inputs[spec.name])
+            if spec.name in warmup.inputs
+            else _zeros(spec, 1)
+            for spec in chosen.inputs
+            if not spec.optional or spec.name in warmup.inputs
+        }
+        for _ in range(warmup.count):
+            result = model.infer((InferRequest(inputs, warmup.signature),))[0]
+            if isinstance(result, CrossfadeError):
+                raise LoadFailed(f"the warm-up request failed: {result.message}")
+
+
+def _set_batching(scheduled: Scheduled, leaf: Leaf, config: ModelConfig) -> None:
+    metadata = leaf.metadata
+    if not metadata.max_batch_size:
+        return
+    batching = config.batching or Batching(auto=True)
+    if not batching.auto:
+        scheduled.max_rows = batching.max_size
+        scheduled.max_delay_s = batching.max_delay_ms / 1000
+        return
+    name = metadata.default_signature
+    signature = metadata.signatures[name]
+    if not signature.batched:
+        return
+
+    def run(rows: int) -> None:
+        inputs = {s.name: _zeros(s, rows) for s in signature.inputs if not s.optional}
+        result = leaf.infer((InferRequest(inputs, name, rows=rows),))[0]
+        if isinstance(result, CrossfadeError):
+            raise result
+
+    try:
+        curve = measure(run, min(_AUTO_MAX_ROWS, metadata.max_batch_size))
+    except CrossfadeError:
+        return  # zeros are no input for this model: its curve is not known, so nothing is stacked
+    slo_s = config.slo.p99_ms / 1000 if config.slo else None
+    scheduled.max_rows, scheduled.max_delay_s = choose(curve, slo_s)
+    _log.info(
+        "auto batching",
+        extra={
+            "model": metadata.name,
+            "version": metadata.version,
+            "curve_ms": {rows: round(1000 * t, 3) for rows, t in curve.items()},
+            "max_size": scheduled.max_rows,
+            "max_delay_ms": round(1000 * scheduled.max_delay_s, 3),
+        },
+    )
+
+
+def _zeros(spec: TensorSpec, rows: int) -> Tensor:
+    """Zeros (or empty strings) in the shape of ``spec``, with ``rows`` where it leads with -1."""
+    shape = tuple(1 if size == -1 else size for size in spec.shape or ())
+    if spec.shape and spec.shape[0] == -1:
+        shape = (rows, *shape[1:])
+    if spec.dtype == "BYTES":
+        return np.full(shape, b"", dtype=np.object_)
+    return np.zeros(shape, NUMPY[spec.dtype])
+
+
+def _given(spec: TensorSpec, value: object) -> Tensor:
+    if spec.dtype == "BYTES":
+        strings = np.asarray(value, dtype=np.object_)
+        encoded: Tensor = np.vectorize(lambda v: str(v).encode(), otypes=[np.object_])(strings)
+        return encoded
+    try:
+        return np.asarray(value, dtype=NUMPY[spec.dtype])
+    except (ValueError, TypeError, OverflowError):
+        raise LoadFailed(f"warmup: input '{spec.name}' is not {spec.dtype}") from None

@@ -1,0 +1,346 @@
+"""Keeps what is served in step with what the repository holds, without losing a request."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import enum
+import gc
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    FailedPrecondition,
+    Internal,
+    LoadFailed,
+    NotFound,
+    Unavailable,
+)
+from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.lifecycle import loader
+from crossfade.serving.lifecycle.policies import Snapshot, State, next_action, wanted_versions
+from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.repository.layout import ModelFiles, check_name, escape, unknown_model
+from crossfade.serving.repository.source import Source
+
+_log = logging.getLogger(__name__)
+# How long the end of the server waits for a model that is still loading or in use.
+_CLOSE_S = 10.0
+
+
+class Mode(enum.Enum):
+    """Who decides what is loaded: nobody after the start, the repository, or the caller."""
+
+    NONE = "none"
+    POLL = "poll"
+    EXPLICIT = "explicit"
+
+
+_Key = tuple[int, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Found:
+    """A model's folder and the repository that holds it."""
+
+    source: Source
+    files: ModelFiles
+
+
+@dataclasses.dataclass(slots=True)
+class _Version:
+    """One version from one set of files; ``failed`` tells an end by failure from an unload."""
+
+    version: int
+    fingerprint: str
+    state: State = State.START
+    reason: str = ""
+    failed: bool = False
+    served: Served | None = None
+
+    @property
+    def key(self) -> _Key:
+        return (self.version, self.fingerprint)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Routing:
+    """Who answers now; replaced as a whole, read without a lock."""
+
+    by_version: Mapping[int, Served]
+    labels: Mapping[str, int]
+    latest: Served | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the repository's index; ``state`` is ``None`` where nothing was ever loaded."""
+
+    name: str
+    version: int | None
+    state: State | None
+    reason: str
+
+
+class _Entry:
+    """One model. ``versions`` and ``files`` are guarded by ``lock``, held through each load."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = threading.Lock()
+        self.versions: list[_Version] = []
+        self.labels: Mapping[str, int] = {}
+        self.routing = _Routing({}, {}, None)
+        self.error = ""
+
+    def route(self) -> None:
+        """Has the versions that are available answer from now on."""
+        live = {
+            v.version: v.served
+            for v in self.versions
+            if v.state is State.AVAILABLE and v.served is not None
+        }
+        self.routing = _Routing(live, self.labels, live[max(live)] if live else None)
+
+
+class Manager:
+    """The models that are served. Thread-safe.
+
+    Args:
+        sources: repositories; of two models with one name the first source's is served.
+        mode: who decides what is loaded.
+        poll_s: seconds between two looks at the repository, in mode ``poll``.
+        startup: names to load at the start in mode ``explicit``; ``*`` is all.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        mode: Mode = Mode.NONE,
+        poll_s: float = 5.0,
+        startup: Sequence[str] = (),
+    ) -> None:
+        self._sources = sources
+        self._mode = mode
+        self._poll_s = poll_s
+        self._startup = startup
+        self._entries: dict[str, _Entry] = {}
+        self._entries_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._started = False
+
+    @property
+    def started(self) -> bool:
+        """Every model that is to be there from the start has been tried."""
+        return self._started
+
+    def start(self) -> None:
+        """Loads what the mode asks for, two models at a time, and begins to poll."""
+        names = self._startup
+        if self._mode is not Mode.EXPLICIT or "*" in names:
+            names = self._names()
+        with ThreadPoolExecutor(2, "load") as pool:
+            list(pool.map(self._try_sync, names))
+        self._started = True
+        if self._mode is Mode.POLL:
+            self._poller = threading.Thread(target=self._poll, name="poll", daemon=True)
+            self._poller.start()
+
+    def close(self) -> None:
+        """Retires every version; those that hold leases close when these are back."""
+        self._stop.set()
+        if self._poller is not None:
+            self._poller.join(_CLOSE_S)
+        live = self.served()
+        for name in list(self._entries):
+            self._sync(name, None)
+        for served in live:
+            served.wait_closed(_CLOSE_S)
+
+    def lease(self, ref: ModelRef) -> Served:
+        """See ``Resolver.lease``; the lease is also the version's record."""
+        while True:
+            served = self._find(ref)
+            if served.acquire():
+                return served
+
+    def load(self, name: str) -> None:
+        """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
+
+        Raises:
+            FailedPrecondition: not in mode ``explicit``.
+            NotFound: the repository has no such model.
+            LoadFailed: no version could be loaded, with the reasons.
+        """
+        self._check_explicit()
+        failures = self._sync(name, self._read(check_name(name)), retry=True)
+        if failures:
+            raise LoadFailed(f"failed to load '{name}', {'; '.join(failures)}")
+
+    def unload(self, name: str) -> None:
+        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
+        self._check_explicit()
+        if check_name(name) in self._entries:
+            self._sync(name, None)
+
+    def index(self) -> list[IndexEntry]:
+        """Every model in the repository or loaded from it, with the state of each version."""
+        lines: list[IndexEntry] = []
+        for name in sorted({*self._names(), *self._entries}):
+            entry = self._entries.get(name)
+            versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
+            for v in versions:
+                lines.append(IndexEntry(name, v.version, v.state, v.reason))
+            if not versions:
+                lines.append(IndexEntry(name, None, None, entry.error if entry else ""))
+        return lines
+
+    def served(self) -> list[Served]:
+        """All versions that take traffic, by name and version."""
+        found = [s for e in list(self._entries.values()) for s in e.routing.by_version.values()]
+        return sorted(found, key=lambda s: (s.metadata.name, s.metadata.version))
+
+    def _find(self, ref: ModelRef) -> Served:
+        entry = self._entries.get(ref.name)
+        if entry is None:
+            raise unknown_model(ref.name)
+        routing = entry.routing
+        version = ref.version
+        if ref.label is not None:
+            version = routing.labels.get(ref.label)
+            if version is None:
+                raise NotFound(f"model '{ref.name}' has no version label '{escape(ref.label)}'")
+        served = routing.latest if version is None else routing.by_version.get(version)
+        if served is not None:
+            return served
+        asked = f"'{ref.name}'" if version is None else f"'{ref.name}' version {version}"
+        if version is None or any(v.version == version for v in entry.versions):
+            raise Unavailable(f"Request for unknown model: {asked} is not at ready state")
+        raise NotFound(f"Request for unknown model: {asked} is not found")
+
+    def _check_explicit(self) -> None:
+        if self._mode is not Mode.EXPLICIT:
+            raise FailedPrecondition(
+                "models are loaded and unloaded on request only with --model-control-mode explicit"
+            )
+
+    def _names(self) -> list[str]:
+        return sorted({name for source in self._sources for name in source.names()})
+
+    def _read(self, name: str) -> _Found:
+        for source in self._sources:
+            try:
+                return _Found(source, source.read(name))
+            except NotFound:
+                continue
+        raise NotFound(
+            f"failed to load '{name}', failed to poll from model repository: there is no such model"
+        )
+
+    def _poll(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            try:
+                present = self._names()
+                for name in present:
+                    self._try_sync(name)
+                for name in set(self._entries) - set(present):
+                    self._sync(name, None)
+            except Exception:  # an unreachable bucket, say: what is served stays
+                _log.exception("the model repository cannot be read; it is tried again")
+
+    def _try_sync(self, name: str) -> None:
+        try:
+            self._sync(name, self._read(name))
+        except CrossfadeError as error:
+            _log.error("model not served", extra={"model": name, "reason": error.message})
+
+    def _sync(self, name: str, found: _Found | None, retry: bool = False) -> list[str]:
+        """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
+        with self._entries_lock:
+            entry = self._entries.setdefault(name, _Entry(name))
+        with entry.lock:
+            if found is None:
+                wanted: set[_Key] = set()
+            elif found.files.error is not None:
+                entry.error = found.files.error
+                return [entry.error]  # what is served stays
+            else:
+                entry.labels = found.files.config.labels
+                wanted = _mark(entry, found.files, retry)
+                entry.error = "" if wanted else "there is no version to serve"
+            while action := next_action(_snapshots(entry, wanted)):
+                before = State.START if action.kind == "load" else State.AVAILABLE
+                key = (action.version, action.fingerprint)
+                version = next(v for v in entry.versions if v.key == key and v.state is before)
+                if found is not None and action.kind == "load":
+                    self._load(entry, version, found)
+                else:
+                    self._unload(entry, version)
+            entry.route()
+            failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
+            return failures or ([entry.error] if entry.error else [])
+
+    def _load(self, entry: _Entry, version: _Version, found: _Found) -> None:
+        version.state = State.LOADING
+        files = found.files
+        log = {"model": files.name, "version": version.version}
+        try:
+            version_files = files.versions[version.version]
+            folder = found.source.fetch(files, version_files)
+            version.served = loader.load(files, version_files, folder)
+        except CrossfadeError as error:
+            version.reason = error.message
+        except Exception as error:
+            version.reason = Internal.hide(error, _log, f"fetching {files.name}").message
+        if version.served is None:
+            version.state, version.failed = State.END, True
+            _log.error("load failed", extra={**log, "reason": version.reason})
+            return
+        version.state = State.AVAILABLE
+        entry.route()
+        _log.info("loaded", extra=log)
+
+    def _unload(self, entry: _Entry, version: _Version) -> None:
+        version.state = State.UNLOADING
+        entry.route()
+        served, version.served = version.served, None
+
+        def drain() -> None:
+            if served is not None:
+                served.retire()
+                served.wait_closed()
+            version.state, version.reason = State.END, "unloaded"
+            give_memory_back()
+            _log.info("unloaded", extra={"model": entry.name, "version": version.version})
+
+        threading.Thread(target=drain, name="drain", daemon=True).start()
+
+
+def _mark(entry: _Entry, files: ModelFiles, retry: bool) -> set[_Key]:
+    """Adds the versions that are new, forgets those that are over; returns the wanted."""
+    present = files.versions
+    wanted = {(v, present[v].fingerprint) for v in wanted_versions(files.config, present)}
+    entry.versions = [
+        v
+        for v in entry.versions
+        if v.state is not State.END or (v.failed and v.key in wanted and not retry)
+    ]
+    known = {v.key for v in entry.versions if v.state is not State.UNLOADING}
+    entry.versions += [_Version(*new) for new in sorted(wanted - known)]
+    return wanted
+
+
+def _snapshots(entry: _Entry, wanted: set[_Key]) -> list[Snapshot]:
+    return [Snapshot(*v.key, v.state, v.key in wanted) for v in entry.versions]
+
+
+def give_memory_back() -> None:
+    """Returns freed memory to the operating system, which malloc alone does late or never."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

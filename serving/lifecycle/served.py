@@ -1,0 +1,73 @@
+"""A loaded version and its leases."""
+
+from __future__ import annotations
+
+import threading
+
+from crossfade.runtimes.core.model import Model, ModelMetadata
+from crossfade.serving.batching.scheduler import Scheduled
+from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.metrics.statistics import Statistics
+from crossfade.serving.tensors.validator import Validator
+
+
+class Served:
+    """A version that takes traffic; a context manager that gives back one lease.
+
+    It is closed when it has been retired and the last lease is back, by whichever thread comes
+    last. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        statistics: Statistics,
+        config: ModelConfig,
+        queue: Scheduled,
+    ) -> None:
+        self.model = model
+        self.metadata: ModelMetadata = model.metadata
+        self.statistics = statistics
+        self.config = config
+        self.queue = queue
+        self.default_signature = self.metadata.default_signature
+        self.validators = {
+            name: Validator(self.metadata, name) for name in self.metadata.signatures
+        }
+        self._lock = threading.Lock()
+        self._leases = 1  # the lifecycle's own, given back by retire
+        self._retired = False
+        self._closed = threading.Event()
+
+    def acquire(self) -> bool:
+        """Takes a lease; False if the version no longer gives any."""
+        with self._lock:
+            if self._retired:
+                return False
+            self._leases += 1
+            return True
+
+    def __enter__(self) -> Model:
+        """Enters a lease that ``acquire`` has taken."""
+        return self.model
+
+    def __exit__(self, *exc: object) -> None:
+        """Gives the lease back."""
+        with self._lock:
+            self._leases -= 1
+            last = self._leases == 0
+        if last:
+            self.model.close()
+            self._closed.set()
+
+    def retire(self) -> None:
+        """Gives no more leases, and closes the model when the last one is back. Once."""
+        with self._lock:
+            if self._retired:
+                return
+            self._retired = True
+        self.__exit__()
+
+    def wait_closed(self, timeout_s: float | None = None) -> bool:
+        """Waits until the model is closed; False if it is not within ``timeout_s``."""
+        return self._closed.wait(timeout_s)

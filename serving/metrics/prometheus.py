@@ -1,0 +1,185 @@
+"""Metrics in Prometheus' text form, made when they are asked for; nothing is kept twice.
+
+Names: ``crossfade_*``, and Triton's ``nv_inference_*`` so that existing dashboards keep working.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+from crossfade.runtimes.core.model import ModelMetadata
+from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_MODEL = ("model", "version")
+
+
+class Waiting(Protocol):
+    """The part of a queue that is shown."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue now."""
+        ...
+
+
+class Observed(Protocol):
+    """A served version, as far as metrics look at it."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Name and version, for the labels."""
+        ...
+
+    @property
+    def statistics(self) -> Statistics:
+        """The counters."""
+        ...
+
+    @property
+    def queue(self) -> Waiting:
+        """The queue."""
+        ...
+
+
+class Exposition:
+    """Collects and formats the metrics of all served versions. Thread-safe."""
+
+    def __init__(self, served: Callable[[], Iterable[Observed]], ready: Callable[[], bool]) -> None:
+        self._served = served
+        self._ready = ready
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """The exposition, in the text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
+        yield GaugeMetricFamily(
+            "crossfade_ready", "1 while the server takes traffic", value=float(self._ready())
+        )
+        served = list(self._served())
+        yield from _requests(served)
+        yield from _latency(served)
+        yield from _batches(served)
+        yield from _triton(served)
+
+    def describe(self) -> Iterator[Metric]:
+        """Called by prometheus_client at registration: names are known only when collected."""
+        return iter(())
+
+
+def _labels(one: Observed) -> list[str]:
+    return [one.metadata.name, str(one.metadata.version)]
+
+
+def _requests(served: list[Observed]) -> Iterator[Metric]:
+    total = CounterMetricFamily(
+        "crossfade_requests", "Requests answered, by code", labels=(*_MODEL, "code")
+    )
+    rows = CounterMetricFamily("crossfade_rows", "Rows of successful requests", labels=_MODEL)
+    queue = CounterMetricFamily(
+        "crossfade_queue_seconds", "Time that requests waited for the model", labels=_MODEL
+    )
+    waiting = GaugeMetricFamily("crossfade_queue_requests", "Requests that wait", labels=_MODEL)
+    for one in served:
+        counts, labels = one.statistics, _labels(one)
+        total.add_metric([*labels, "OK"], counts.success)
+        for code, count in sorted(counts.failure.items()):
+            total.add_metric([*labels, code], count)
+        rows.add_metric(labels, counts.rows)
+        queue.add_metric(labels, counts.queue_ns * 1e-9)
+        waiting.add_metric(labels, one.queue.waiting)
+    yield from (total, rows, queue, waiting)
+
+
+def _latency(served: list[Observed]) -> Iterator[Metric]:
+    histogram = HistogramMetricFamily(
+        "crossfade_request_seconds", "From a request's arrival to its answer", labels=_MODEL
+    )
+    bounds = [*(f"{bound:g}" for bound in LATENCY_BOUNDS_S), "+Inf"]
+    for one in served:
+        counts = one.statistics
+        buckets = list(zip(bounds, itertools.accumulate(counts.latency_counts), strict=True))
+        histogram.add_metric(_labels(one), buckets, counts.success_ns * 1e-9)
+    yield histogram
+
+
+def _batches(served: list[Observed]) -> Iterator[Metric]:
+    runs = CounterMetricFamily("crossfade_runs", "Executions of the model", labels=_MODEL)
+    seconds = CounterMetricFamily(
+        "crossfade_run_seconds", "Time spent in executions of the model", labels=_MODEL
+    )
+    closed = CounterMetricFamily(
+        "crossfade_batch_closed", "Why batches were closed", labels=(*_MODEL, "reason")
+    )
+    for one in served:
+        counts, labels = one.statistics, _labels(one)
+        found = list(counts.runs.values())
+        runs.add_metric(labels, sum(count for count, _ in found))
+        seconds.add_metric(labels, sum(total_ns for _, total_ns in found) * 1e-9)
+        for reason, count in sorted(counts.closed.items()):
+            closed.add_metric([*labels, reason], count)
+    yield from (runs, seconds, closed)
+
+
+def _triton(served: list[Observed]) -> Iterator[Metric]:
+    families: dict[str, Callable[[Statistics], float]] = {
+        "nv_inference_request_success": lambda s: s.success,
+        "nv_inference_count": lambda s: s.rows,
+        "nv_inference_exec_count": lambda s: sum(count for count, _ in list(s.runs.values())),
+        "nv_inference_request_duration_us": lambda s: s.success_ns // 1000,
+        "nv_inference_queue_duration_us": lambda s: s.queue_ns // 1000,
+        "nv_inference_compute_infer_duration_us": lambda s: s.infer_ns // 1000,
+    }
+    for name, value in families.items():
+        yield _plain_counter(name, ((_labels(one), value(one.statistics)) for one in served))
+    yield _plain_counter(
+        "nv_inference_request_failure",
+        (
+            ([*_labels(one), reason], count)
+            for one in served
+            for reason, count in _triton_reasons(one.statistics).items()
+        ),
+        (*_MODEL, "reason"),
+    )
+    pending = GaugeMetricFamily("nv_inference_pending_request_count", "As Triton", labels=_MODEL)
+    for one in served:
+        pending.add_metric(_labels(one), one.queue.waiting)
+    yield pending
+
+
+def _plain_counter(
+    name: str, samples: Iterable[tuple[list[str], float]], labels: tuple[str, ...] = _MODEL
+) -> Metric:
+    """A counter without the ``_total`` that the client library appends: Triton has none."""
+    metric = Metric(name, "As Triton", "unknown")
+    for values, value in samples:
+        metric.add_sample(name, dict(zip(labels, values, strict=True)), value)
+    return metric
+
+
+def _triton_reasons(statistics: Statistics) -> dict[str, int]:
+    reasons = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
+    names = {
+        "RESOURCE_EXHAUSTED": "REJECTED",
+        "UNAVAILABLE": "REJECTED",
+        "CANCELLED": "CANCELED",
+        "INTERNAL": "BACKEND",
+    }
+    for code, count in list(statistics.failure.items()):
+        reasons[names.get(code, "OTHER")] += count
+    return reasons

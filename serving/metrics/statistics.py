@@ -1,0 +1,99 @@
+"""Counters of one version of a model: a lock and plain numbers, read by every protocol."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.runtimes.core.model import InferRequest, InferResult, Model, ModelMetadata
+
+# Upper bounds of the latency histogram, in seconds: from a tiny model to a stuck one.
+LATENCY_BOUNDS_S: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+
+class Statistics:
+    """Counts requests and runs. Thread-safe; durations are in nanoseconds.
+
+    Attributes:
+        success, failure: requests answered, and errors by code.
+        rows: rows of all successful requests.
+        runs: executions of the model by the number of rows in each, with their summed duration.
+        closed: why each batch was closed, by reason.
+        last_ns: wall-clock time of the last request, in nanoseconds since the epoch; 0 is never.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.success = 0
+        self.failure: dict[str, int] = {}
+        self.rows = 0
+        self.success_ns = 0
+        self.failure_ns = 0
+        self.queue_ns = 0
+        self.infer_ns = 0
+        self.runs: dict[int, tuple[int, int]] = {}
+        self.closed: dict[str, int] = {}
+        self.latency_counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.last_ns = 0
+
+    def record_request(self, duration_ns: int, queue_ns: int, infer_ns: int, rows: int) -> None:
+        """Counts one request that was answered."""
+        bucket = bisect.bisect_left(LATENCY_BOUNDS_S, duration_ns * 1e-9)
+        with self._lock:
+            self.success += 1
+            self.rows += rows
+            self.success_ns += duration_ns
+            self.queue_ns += queue_ns
+            self.infer_ns += infer_ns
+            self.latency_counts[bucket] += 1
+        self.last_ns = time.time_ns()
+
+    def record_failure(self, error: CrossfadeError, duration_ns: int) -> None:
+        """Counts one request that was answered with an error."""
+        code = error.code.name
+        with self._lock:
+            self.failure[code] = self.failure.get(code, 0) + 1
+            self.failure_ns += duration_ns
+        self.last_ns = time.time_ns()
+
+    def record_run(self, rows: int, duration_ns: int, reason: str) -> None:
+        """Counts one execution of the model and why its batch was closed."""
+        with self._lock:
+            count, total_ns = self.runs.get(rows, (0, 0))
+            self.runs[rows] = (count + 1, total_ns + duration_ns)
+            self.closed[reason] = self.closed.get(reason, 0) + 1
+
+
+class Measured:
+    """A Model that counts what the Model inside it answers."""
+
+    def __init__(self, inner: Model, statistics: Statistics) -> None:
+        self._inner = inner
+        self.metadata: ModelMetadata = inner.metadata
+        self.statistics = statistics
+
+    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+        """See ``Model.infer``."""
+        began_ns = time.perf_counter_ns()
+        results = self._inner.infer(requests)
+        duration_ns = time.perf_counter_ns() - began_ns
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, CrossfadeError):
+                self.statistics.record_failure(result, duration_ns)
+            else:
+                timings = result.timings
+                self.statistics.record_request(
+                    duration_ns, timings.queue_ns, timings.infer_ns, request.rows
+                )
+        return results
+
+    def close(self) -> None:
+        """See ``Model.close``."""
+        self._inner.close()

@@ -1,0 +1,130 @@
+"""Reads Triton's ``config.pbtxt`` as it is, and refuses what is not implemented by name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.protobuf import text_format
+
+from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
+from crossfade.runtimes.registry import resolve
+from crossfade.serving.config.model_config import ModelConfig, build
+from crossfade.serving.wire import model_config as wire
+
+_DTYPES: Final = {
+    wire.TYPE_BOOL: "BOOL",
+    wire.TYPE_UINT8: "UINT8",
+    wire.TYPE_UINT16: "UINT16",
+    wire.TYPE_UINT32: "UINT32",
+    wire.TYPE_UINT64: "UINT64",
+    wire.TYPE_INT8: "INT8",
+    wire.TYPE_INT16: "INT16",
+    wire.TYPE_INT32: "INT32",
+    wire.TYPE_INT64: "INT64",
+    wire.TYPE_FP16: "FP16",
+    wire.TYPE_FP32: "FP32",
+    wire.TYPE_FP64: "FP64",
+    wire.TYPE_STRING: "BYTES",
+    wire.TYPE_BF16: "BF16",
+}
+WIRE_DTYPES: Final = {name: number for number, name in _DTYPES.items()}
+_THREADS: Final = {"intra_op_thread_count": "intra_op_threads"}
+
+
+def parse(text: str, file: str) -> ModelConfig:
+    """Parses ``config.pbtxt``.
+
+    Raises:
+        LoadFailed: not text-format protobuf, or it asks for what this server does not do.
+    """
+    try:
+        message = text_format.Parse(text, wire.ModelConfig())
+    except text_format.ParseError as error:
+        raise LoadFailed(f"{file}: {error}") from None
+    for field, why in (
+        ("ensemble_scheduling", "an ensemble"),
+        ("sequence_batching", "sequence batching"),
+    ):
+        if message.HasField(field):
+            raise LoadFailed(f"{file}: {why} is not supported by this server")
+    return build(_values(message, file), file)
+
+
+def _values(message: Any, file: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"max_batch_size": message.max_batch_size}
+    named = message.backend or message.platform
+    if named:
+        try:
+            values["platform"] = resolve(named)
+        except InvalidArgument as error:
+            raise LoadFailed(f"{file}: {error.message}") from None
+    if message.HasField("version_policy"):
+        values["version_policy"] = _version_policy(message.version_policy)
+    values["batching"] = _batching(message)
+    count = sum(max(1, group.count) for group in message.instance_group)
+    if count:
+        values["instances"] = count
+    if message.default_model_filename:
+        values["default_filename"] = message.default_model_filename
+    if message.dynamic_batching.HasField("default_queue_policy") or (
+        message.dynamic_batching.priority_levels
+    ):
+        values["queue"] = _queue(message.dynamic_batching)
+    values["inputs"] = [_tensor(tensor) for tensor in message.input]
+    values["outputs"] = [
+        _tensor(tensor) | ({"labels_file": tensor.label_filename} if tensor.label_filename else {})
+        for tensor in message.output
+    ]
+    values["options"] = {
+        _THREADS[key]: int(parameter.string_value)
+        for key, parameter in message.parameters.items()
+        if key in _THREADS and parameter.string_value.isdigit()
+    }
+    values["warmup"] = [_warmup(sample) for sample in message.model_warmup]
+    return values
+
+
+def _version_policy(policy: Any) -> dict[str, Any]:
+    if policy.HasField("all"):
+        return {"all": True}
+    if policy.HasField("specific"):
+        return {"specific": list(policy.specific.versions)}
+    return {"latest": policy.latest.num_versions or 1}
+
+
+def _batching(message: Any) -> dict[str, Any]:
+    """Triton stacks only where ``dynamic_batching`` stands."""
+    if not message.HasField("dynamic_batching"):
+        return {"max_size": 1}
+    dynamic = message.dynamic_batching
+    return {
+        "max_size": max([*dynamic.preferred_batch_size, message.max_batch_size, 1]),
+        "max_delay_ms": dynamic.max_queue_delay_microseconds / 1000,
+    }
+
+
+def _queue(dynamic: Any) -> dict[str, Any]:
+    policy = dynamic.default_queue_policy
+    values: dict[str, Any] = {
+        "priority_levels": dynamic.priority_levels,
+        "default_priority": dynamic.default_priority_level,
+    }
+    if policy.max_queue_size:
+        values["max_size"] = policy.max_queue_size
+    if policy.default_timeout_microseconds:
+        values["timeout_ms"] = policy.default_timeout_microseconds / 1000
+    return values
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": tensor.name, "dims": list(tensor.dims)}
+    if tensor.data_type != wire.TYPE_INVALID:
+        values["dtype"] = _DTYPES[tensor.data_type]
+    if tensor.HasField("reshape"):
+        values["reshape"] = list(tensor.reshape.shape)
+    return values
+
+
+def _warmup(sample: Any) -> dict[str, Any]:
+    """Triton's warm-up data (zeros, random) is our default; its data files are not read."""
+    return {"count": max(1, sample.count)}

@@ -1,0 +1,102 @@
+"""JSON from strangers: orjson for speed, and two checks that it does not make.
+
+Nesting is limited before anything is built, and a key that stands twice in one object is refused
+(parsers disagree on which one counts, so that a proxy and a server may see different requests).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.model import Tensor
+
+MAX_DEPTH: Final = 100
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def loads(body: bytes) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Raises:
+        InvalidArgument: not JSON, not an object, nested too deeply, or a key that stands twice.
+    """
+    structure = _STRING.sub(b'""', body)
+    brackets = np.frombuffer(structure.translate(None, _NOT_BRACKETS), dtype=np.uint8)
+    if brackets.size:
+        steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
+        if int(np.cumsum(steps).max()) > MAX_DEPTH:
+            raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({MAX_DEPTH})")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"the body is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidArgument("the body must be a JSON object")
+    if structure.count(b":") != _count_keys(document):
+        raise InvalidArgument("a key stands twice in one JSON object")
+    return document
+
+
+def _count_keys(value: Any) -> int:
+    """Keys of all objects in ``value``; lists of plain values are not walked."""
+    if isinstance(value, dict):
+        return len(value) + sum(_count_keys(item) for item in value.values())
+    if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+        return sum(_count_keys(item) for item in value)
+    if isinstance(value, list):
+        return sum(_count_keys(item) for item in value if isinstance(item, (dict, list)))
+    return 0
+
+
+def to_array(name: str, dtype: str, values: Any, target: np.dtype[Any]) -> Tensor:
+    """Makes an array of JSON values, flat or nested, without changing any of them.
+
+    Args:
+        name: the input's name, for messages.
+        dtype: the protocol's name of the element type.
+        values: a JSON list (or a single value).
+        target: its numpy dtype.
+
+    Raises:
+        InvalidArgument: a value is of another kind, or does not fit; or the nesting is ragged.
+    """
+    if dtype == "BYTES":
+        return _strings(name, values)
+    try:
+        found = np.array(values)
+    except ValueError:
+        raise InvalidArgument(f"input '{name}' has rows of different lengths") from None
+    allowed = {"b": "b", "i": "iu", "u": "iu"}.get(target.kind, "iuf")
+    if found.dtype.kind not in allowed or (found.size == 0 and target.kind != "f"):
+        raise InvalidArgument(f"input '{name}' has a value that is not {dtype}")
+    if target.kind in "iu" and found.size:
+        limits = np.iinfo(target)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold")
+    with np.errstate(over="ignore"):
+        array: Tensor = found.astype(target)
+    if target.kind not in "biu" and not np.isfinite(array.astype(np.float64)).all():
+        raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold")
+    return array
+
+
+def _strings(name: str, values: Any) -> Tensor:
+    flat: list[bytes] = []
+    pending = [values]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(reversed(value))
+        elif isinstance(value, str):
+            flat.append(value.encode())
+        else:
+            raise InvalidArgument(f"input '{name}' has a value that is not a string")
+    array = np.empty(len(flat), dtype=np.object_)
+    array[:] = flat
+    return array

@@ -1,0 +1,151 @@
+"""The one place where a request is checked, before any runtime sees a tensor of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from crossfade.runtimes.core.dtypes import ITEMSIZE, NUMPY
+from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.model import ModelMetadata, Tensor, TensorSpec
+from crossfade.serving.tensors.raw import RawTensor, decode_bytes
+
+# Elements and bytes that one tensor may have; sizes are Python integers, so nothing wraps.
+MAX_ELEMENTS: Final = 2**31 - 1
+MAX_DIMENSIONS: Final = 32
+
+
+class Validator:
+    """Checks requests for one signature of one version. Immutable and thread-safe."""
+
+    def __init__(self, metadata: ModelMetadata, signature: str) -> None:
+        self._model = metadata.name
+        found = metadata.signatures[signature]
+        self._plans = {
+            spec.name: (spec, NUMPY[spec.dtype], ITEMSIZE.get(spec.dtype, 0))
+            for spec in found.inputs
+        }
+        self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
+        self._outputs = frozenset(spec.name for spec in found.outputs)
+        self._max_rows = metadata.max_batch_size if found.batched else 0
+
+    def inputs(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
+        """Returns the arrays by name, and the rows of the batch (1 where there is no batch).
+
+        The arrays are read-only views on the message where its alignment allows.
+
+        Raises:
+            InvalidArgument: with what was expected and what was got.
+        """
+        arrays: dict[str, Tensor] = {}
+        rows = 0
+        for raw in raws:
+            plan = self._plans.get(raw.name)
+            if plan is None:
+                raise self._unexpected(raw.name)
+            if raw.name in arrays:
+                raise InvalidArgument(f"input '{raw.name}' already exists in request")
+            spec, dtype, itemsize = plan
+            shape = raw.shape
+            if raw.dtype != spec.dtype:
+                raise InvalidArgument(
+                    f"inference input '{raw.name}' data-type is '{_shown(raw.dtype)}', but model"
+                    f" '{self._model}' expects '{spec.dtype}'"
+                )
+            count = self._count(raw.name, shape, spec)
+            arrays[raw.name] = self._array(raw, count, dtype, itemsize)
+            if self._max_rows:
+                if rows not in (0, shape[0]):
+                    raise InvalidArgument(
+                        f"input '{raw.name}' batch size does not match other inputs for model"
+                        f" '{self._model}': {shape[0]} and {rows}"
+                    )
+                rows = shape[0]
+        if len(arrays) < len(self._plans) and (missing := self._required - arrays.keys()):
+            raise InvalidArgument(
+                f"expected {len(self._plans)} inputs but got {len(raws)} inputs for model"
+                f" '{self._model}'. Got input(s) {sorted(arrays)}, but missing required input(s)"
+                f" {sorted(missing)}. Please provide all required input(s)."
+            )
+        if rows > self._max_rows:
+            raise InvalidArgument(
+                f"inference request batch-size must be <= {self._max_rows} for '{self._model}'"
+            )
+        return arrays, rows or 1
+
+    def outputs(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Returns the names of the outputs wanted; none are all.
+
+        Raises:
+            InvalidArgument: one is unknown, or stands there twice.
+        """
+        for name in names:
+            if name not in self._outputs:
+                raise InvalidArgument(
+                    f"unexpected inference output '{_shown(name)}' for model '{self._model}'"
+                )
+        if len(set(names)) != len(names):
+            raise InvalidArgument("an output was requested more than once")
+        return tuple(names)
+
+    def _array(self, raw: RawTensor, count: int, dtype: np.dtype[Any], itemsize: int) -> Tensor:
+        data = raw.data
+        if isinstance(data, np.ndarray):
+            if data.size != count:
+                raise self._mismatch(raw.name, count, data.size, "element")
+            return data.reshape(raw.shape)
+        if not itemsize:
+            return decode_bytes(data, count, raw.name).reshape(raw.shape)
+        if len(data) != count * itemsize:
+            raise self._mismatch(raw.name, count * itemsize, len(data), "byte")
+        array: Tensor = np.ndarray(raw.shape, dtype, data)
+        return array if array.flags.aligned else array.copy()
+
+    def _count(self, name: str, shape: tuple[int, ...], spec: TensorSpec) -> int:
+        """Number of elements, once the shape is known to fit."""
+        count = 1
+        for size in shape:
+            if size <= 0:
+                raise InvalidArgument(
+                    f"input '{name}' has a dimension of {size} in its shape {_list(shape)}; every"
+                    " dimension must be positive"
+                )
+            count *= size
+        if count > MAX_ELEMENTS or len(shape) > MAX_DIMENSIONS:
+            raise InvalidArgument(
+                f"input '{name}' with shape {_list(shape)} exceeds the maximum allowed value of"
+                f" {MAX_ELEMENTS} elements and {MAX_DIMENSIONS} dimensions"
+            )
+        wanted = spec.shape
+        if wanted is not None and (
+            len(wanted) != len(shape)
+            or any(w not in (s, -1) for w, s in zip(wanted, shape, strict=True))
+        ):
+            raise InvalidArgument(
+                f"unexpected shape for input '{name}' for model '{self._model}'."
+                f" Expected {_list(wanted)}, got {_list(shape)}"
+            )
+        return count
+
+    def _unexpected(self, name: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"unexpected inference input '{_shown(name)}' for model '{self._model}'; it has"
+            f" {sorted(self._plans)}"
+        )
+
+    def _mismatch(self, name: str, expected: int, got: int, unit: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"input {unit} size mismatch for input '{name}' for model '{self._model}'."
+            f" Expected {expected}, got {got}"
+        )
+
+
+def _shown(text: str) -> str:
+    return text[:128].encode("unicode_escape").decode("ascii")
+
+
+def _list(shape: Sequence[int]) -> str:
+    shown = ",".join(str(size) for size in shape[:MAX_DIMENSIONS])
+    return f"[{shown}{',...' if len(shape) > MAX_DIMENSIONS else ''}]"

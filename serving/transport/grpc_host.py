@@ -1,0 +1,184 @@
+"""Hosts the RPC table on grpcio's threads: the thread that received a call runs it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+
+from crossfade.runtimes.core.errors import Code, CrossfadeError, Internal, Unavailable
+from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
+
+_log = logging.getLogger(__name__)
+# RPCs that may wait for a thread; one more is refused with RESOURCE_EXHAUSTED.
+_BACKLOG: Final = 1024
+# A stream keeps a thread for as long as it lives.
+_MAX_STREAMS: Final = 16
+_STATUS: Final = {code: getattr(grpc.StatusCode, code.name) for code in Code}
+
+
+class GrpcHost:
+    """A gRPC server for a table of RPCs.
+
+    Args:
+        rpcs: the table.
+        policy: asked before each RPC.
+        address: ``host:port``, port 0 is any free one; or ``unix:path``.
+        threads: RPCs that may run at the same time, streams aside.
+        max_message_bytes: a larger request is refused with RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(
+        self,
+        rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
+        policy: Policy,
+        address: str,
+        *,
+        threads: int,
+        max_message_bytes: int,
+    ) -> None:
+        self._address = address
+        self._pool = ThreadPoolExecutor(threads + _MAX_STREAMS, "grpc")
+        self._server = grpc.server(
+            self._pool,
+            handlers=(_Table(rpcs, policy),),
+            maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG,
+            options=(
+                ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", 1000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ),
+        )
+        self.port = 0
+
+    def start(self) -> None:
+        """Binds and serves.
+
+        Raises:
+            Unavailable: the address cannot be bound.
+        """
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off."""
+        self._server.stop(grace_s).wait()
+        self._pool.shutdown(wait=False)
+
+
+class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]], policy: Policy) -> None:
+        slots = threading.BoundedSemaphore(_MAX_STREAMS)
+        self._handlers = {
+            rpc.path: grpc.unary_unary_rpc_method_handler(_unary(rpc, policy))
+            if isinstance(rpc, Rpc)
+            else grpc.stream_stream_rpc_method_handler(_stream(rpc, policy, slots))
+            for rpc in rpcs
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+
+class _Call:
+    """A call as grpcio gives it; its context is asked only for what somebody wants to know."""
+
+    __slots__ = ("_context", "answer", "cancelled", "error", "message")
+
+    def __init__(self, message: Buffer, context: Any) -> None:
+        self._context = context
+        self.message = message
+        self.cancelled = _Cancellation(context)
+        self.answer = b""
+        self.error: CrossfadeError | None = None
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        return {entry.key: entry.value for entry in self._context.invocation_metadata()}
+
+    @property
+    def peer(self) -> str:
+        kind, _, address = self._context.peer().partition(":")
+        if kind not in ("ipv4", "ipv6"):
+            return str(kind)
+        host: str = address.rpartition(":")[0]
+        return host.replace("%5B", "").replace("%5D", "").strip("[]")
+
+    @property
+    def deadline_s(self) -> float | None:
+        remaining_s = self._context.time_remaining()
+        return None if remaining_s is None else time.monotonic() + remaining_s
+
+    def reply(self, message: bytes) -> None:
+        self.answer = message
+
+    def fail(self, error: CrossfadeError) -> None:
+        self.error = error
+
+
+class _Cancellation:
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def is_set(self) -> bool:
+        return not self._context.is_active()
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        if not self._context.add_callback(callback):
+            callback()
+
+
+def _unary(rpc: Rpc[Any, Any], policy: Policy) -> Callable[[bytes, Any], bytes]:
+    def behave(message: bytes, context: Any) -> bytes:
+        call = _Call(message, context)
+        dispatch(rpc, policy, (call,))
+        if call.error is not None:
+            _abort(context, call.error)
+        return call.answer
+
+    return behave
+
+
+def _stream(
+    rpc: StreamRpc[Any, Any], policy: Policy, slots: threading.BoundedSemaphore
+) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
+    def behave(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        call = _Call(b"", context)
+        if not slots.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
+        try:
+            policy.check(rpc.access, call)
+            requests = (rpc.decode(message) for message in messages)
+            for response in rpc.handle(requests, call.cancelled):
+                yield rpc.encode(response)
+        except CrossfadeError as error:
+            _abort(context, error)
+        except grpc.RpcError:  # the caller went while its messages were read
+            return
+        except Exception as error:
+            _abort(context, Internal.hide(error, _log, rpc.path))
+        finally:
+            slots.release()
+
+    return behave
+
+
+def _abort(context: Any, error: CrossfadeError) -> None:
+    if error.retry_after_s is not None:
+        pushback_ms = str(max(1, round(error.retry_after_s * 1000)))
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", pushback_ms),))
+    context.abort(_STATUS[error.code], error.message)

@@ -1,0 +1,310 @@
+"""One HTTP connection: a request at a time, from its first byte to the last one of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import math
+import time
+from typing import Final, cast
+
+import h11
+
+from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
+from crossfade.serving.transport.calls import HttpRequest
+from crossfade.serving.transport.cancellation import CancelToken
+from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal
+from crossfade.serving.transport.http_body import BodyReader
+from crossfade.serving.transport.http_encoding import encoding_of
+from crossfade.serving.transport.http_head import MALFORMED, Head, complete_head, parse_head
+from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.http_router import HttpRouter
+from crossfade.serving.transport.http_workers import Workers
+
+# A client that is still sending when it is refused would lose the answer to a TCP reset: what it
+# sends is thrown away for so long.
+LINGER_S: Final = 2.0
+# An answer up to this size is copied behind its head, which saves a system call and a packet.
+_JOINED_BYTES: Final = 64 * 1024
+_HEAD_READ_BYTES: Final = 64 * 1024
+BODY_READ_BYTES: Final = 256 * 1024
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Phase(enum.Enum):
+    """What a connection is waiting for."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    HANDLER = enum.auto()
+    WRITE = enum.auto()
+    CLOSE = enum.auto()
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Shared:
+    """What the connections of one host have in common; touched on the loop's thread only.
+
+    Attributes:
+        buffer: where all connections receive, one after the other; ``BODY_READ_BYTES`` long.
+        buffered_bytes: bodies of the requests that are not answered yet.
+        empty: set when no connection is left.
+    """
+
+    limits: HttpLimits
+    router: HttpRouter
+    workers: Workers
+    buffer: memoryview
+    empty: asyncio.Event
+    connections: set[HttpConnection] = dataclasses.field(default_factory=set)
+    buffered_bytes: int = 0
+    draining: bool = False
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """All methods are called on the loop's thread.
+
+    A peer that closes its side while its request is handled counts as gone, as a close cannot be
+    told from a half-close: the request is cancelled, and what the handler answers is still sent.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._limits = shared.limits
+        self._phase = _Phase.HEAD
+        self._inbox = bytearray()
+        self._checked = 0
+        self._head: Head | None = None
+        self._body: BodyReader | None = None
+        self._held_bytes = 0
+        self._mark = 0
+        self._keep_alive = False
+        self._is_whole = False
+        self._token: CancelToken | None = None
+        self._deadline = time.monotonic() + shared.limits.header_timeout_s
+
+    # Called by asyncio.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Registers the connection, or refuses it where there are too many."""
+        self._transport = cast(asyncio.Transport, transport)
+        # 0: resume_writing then says that everything has been written.
+        self._transport.set_write_buffer_limits(high=0)
+        peer = transport.get_extra_info("peername") or ("",)
+        self._peer = str(peer[0]).partition("%")[0].removeprefix("::ffff:")
+        connections = self._shared.connections
+        connections.add(self)
+        if len(connections) > 2 * self._limits.max_connections:
+            self.abort()  # not even those who are being refused may pile up
+        elif len(connections) > self._limits.max_connections:
+            self._refuse(Unavailable("too many connections", retry_after_s=1.0))
+        elif self._shared.draining:
+            self.drain()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lends the shared buffer until ``buffer_updated``."""
+        buffer = self._shared.buffer
+        return buffer if self._phase is _Phase.BODY else buffer[:_HEAD_READ_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Takes what has been received."""
+        received = self._shared.buffer[:nbytes]
+        if self._phase is _Phase.BODY:
+            self._read_body(received)
+        elif self._phase is not _Phase.CLOSE:
+            self._inbox += received
+            if self._phase is _Phase.HEAD:
+                self._read_head()
+            elif len(self._inbox) > self._limits.header_bytes:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more; returns whether the connection stays open for an answer."""
+        if self._phase in (_Phase.HANDLER, _Phase.WRITE):
+            self._keep_alive = False
+            self._cancel()
+            return self._transport.can_write_eof()  # TLS closes both ways at once
+        if self._phase is _Phase.BODY or self._inbox:
+            self._refuse(Refused(400, MALFORMED))
+        return False
+
+    def resume_writing(self) -> None:
+        """Everything has been written."""
+        if self._phase is _Phase.WRITE:
+            self._written()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever closed it."""
+        self._phase = _Phase.CLOSE
+        self._cancel()
+        self._release_body()
+        self._shared.connections.discard(self)
+        if not self._shared.connections:
+            self._shared.empty.set()
+
+    # Called by the host.
+
+    def check(self, now_s: float) -> None:
+        """Ends the connection if the peer has kept it waiting for too long."""
+        if now_s < self._deadline:
+            return
+        if self._phase is _Phase.CLOSE:
+            self.abort()
+        elif self._phase is _Phase.WRITE:
+            left = self._transport.get_write_buffer_size()
+            if left >= self._mark:
+                self.abort()
+            self._mark = left
+            self._deadline = now_s + self._limits.write_timeout_s
+        elif self._phase is _Phase.BODY and self._body:
+            window_s = self._limits.body_timeout_s
+            if self._body.size - self._mark < window_s * self._limits.body_bytes_per_s:
+                self._refuse(Refused(408, "the body came too slowly"))
+            else:
+                self._mark = self._body.size
+                self._deadline = now_s + window_s
+        elif self._inbox:
+            self._refuse(Refused(408, "the headers came too slowly"))
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """Closes the connection if no request has begun on it; others close with their answer."""
+        if self._phase is _Phase.HEAD and not self._inbox:
+            self._close()
+
+    def abort(self) -> None:
+        """Closes the connection now, whatever goes on."""
+        self._phase = _Phase.CLOSE
+        self._transport.abort()
+
+    # A request: head, body, handler.
+
+    def _read_head(self) -> None:
+        if self._phase is not _Phase.HEAD or not self._inbox:
+            return
+        if not self._checked:
+            self._deadline = time.monotonic() + self._limits.header_timeout_s
+        try:
+            size = complete_head(self._inbox, self._checked, self._limits)
+            if not size:
+                self._checked = len(self._inbox)
+                return
+            head = self._head = parse_head(bytes(self._inbox[:size]), self._limits)
+            del self._inbox[:size]
+            if not head.has_body:
+                self._end_request(head)
+            self._match = self._shared.router.find(head.method, head.path)
+            if head.has_body:
+                self._start_body(head)
+            else:
+                self._run_handler(head, b"")
+        except (CrossfadeError, Refused) as error:
+            self._refuse(error)
+
+    def _start_body(self, head: Head) -> None:
+        encoding_of(head.headers.get("content-encoding"))
+        if head.body_bytes > self._limits.body_bytes:
+            raise BodyReader.too_large(self._limits)
+        self._body = BodyReader(head.parser, self._limits)
+        self._mark = 0
+        self._deadline = time.monotonic() + self._limits.body_timeout_s
+        self._phase = _Phase.BODY
+        if self._inbox:
+            begun, self._inbox = self._inbox, bytearray()
+            self._read_body(begun)
+        elif head.parser.they_are_waiting_for_100_continue:
+            self._transport.write(_CONTINUE)
+
+    def _read_body(self, received: memoryview | bytearray) -> None:
+        head, body, shared = self._head, self._body, self._shared
+        if not head or not body:
+            return
+        try:
+            is_whole = body.feed(received)
+            shared.buffered_bytes += body.size - self._held_bytes
+            self._held_bytes = body.size
+            if shared.buffered_bytes > self._limits.buffered_bytes:
+                raise Unavailable("the server holds too many request bodies", retry_after_s=1.0)
+            if is_whole:
+                content, rest = body.take()
+                self._inbox += rest
+                self._end_request(head)
+                self._run_handler(head, content)
+        except (CrossfadeError, Refused) as error:
+            self._refuse(error)
+
+    def _end_request(self, head: Head) -> None:
+        self._is_whole = True
+        self._keep_alive = head.parser.their_state is h11.DONE
+
+    def _run_handler(self, head: Head, body: bytes) -> None:
+        self._phase = _Phase.HANDLER
+        self._deadline = math.inf
+        self._token = token = CancelToken()
+        request = HttpRequest(head.method, head.path, head.headers, body, self._peer, token)
+        self._shared.workers.submit(request, *self._match, self._deliver)
+
+    def _deliver(self, answer: Answer) -> None:
+        self._token = None  # a later disconnect is no concern of a request that is done
+        if self._phase is _Phase.HANDLER:
+            self._send(answer)
+
+    def _cancel(self) -> None:
+        if self._token:
+            self._token.set()
+
+    def _release_body(self) -> None:
+        self._shared.buffered_bytes -= self._held_bytes
+        self._held_bytes = 0
+        self._body = None
+
+    # Its answer.
+
+    def _refuse(self, error: CrossfadeError | Refused) -> None:
+        self._send(encode(refusal(error)))
+
+    def _send(self, answer: Answer) -> None:
+        self._release_body()
+        self._phase = _Phase.WRITE
+        self._keep_alive = self._keep_alive and not self._shared.draining
+        head = answer.head + (b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n")
+        body = b"" if self._head and self._head.method == "HEAD" else answer.body
+        if len(body) <= _JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(memoryview(body))  # bytes would be copied once more
+        self._mark = self._transport.get_write_buffer_size()
+        if self._mark:
+            self._deadline = time.monotonic() + self._limits.write_timeout_s
+        else:
+            self._written()
+
+    def _written(self) -> None:
+        if not self._keep_alive or self._shared.draining:
+            self._close(linger=not self._is_whole)
+            return
+        self._phase = _Phase.HEAD
+        self._deadline = time.monotonic() + self._limits.idle_timeout_s
+        self._head = None
+        self._keep_alive = self._is_whole = False
+        self._checked = 0
+        self._transport.resume_reading()
+        if self._inbox:  # pipelined; by way of the loop, as others want their turn
+            asyncio.get_running_loop().call_soon(self._read_head)
+
+    def _close(self, *, linger: bool = False) -> None:
+        self._phase = _Phase.CLOSE
+        self._deadline = time.monotonic() + LINGER_S
+        self._inbox.clear()
+        if not linger:
+            self._transport.close()
+            return
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            try:
+                self._transport.write_eof()
+            except OSError:  # the peer has reset the connection
+                self.abort()

@@ -1,0 +1,74 @@
+"""Decompresses request bodies within a limit.
+
+``deflate`` is the zlib format, as RFC 9110 has it; the headerless one is refused. So are gzip
+streams of several members, which nobody sends, and of which a body could hold millions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from crossfade.serving.transport.http_answer import Refused
+
+_WBITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_INPUT_BYTES: Final = 64 * 1024
+_OUTPUT_BYTES: Final = 1024 * 1024
+# Up to here the output is kept while it is not known yet whether it fits: the peak of a bomb.
+_KEPT_BYTES: Final = 16 * 1024 * 1024
+
+
+def encoding_of(header: str | None) -> str:
+    """Returns the name of a coding that ``inflate`` knows; empty where there is nothing to do.
+
+    Raises:
+        Refused: another coding, or several on top of each other (415).
+    """
+    name = (header or "").strip().lower()
+    if name in ("", "identity"):
+        return ""
+    if name not in _WBITS:
+        raise Refused(415, "unsupported Content-Encoding", (("Accept-Encoding", "gzip, deflate"),))
+    return name
+
+
+def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """Decompresses ``body``; a bomb costs time for ``limit_bytes`` and memory for 16 MiB.
+
+    Raises:
+        Refused: more than ``limit_bytes`` (413), or broken (400).
+    """
+    size = 0
+    kept: list[bytes] = []
+    for piece in _inflated(body, encoding):
+        size += len(piece)
+        if size > limit_bytes:
+            raise Refused(413, f"the decompressed body is larger than {limit_bytes} bytes")
+        if size <= _KEPT_BYTES:
+            kept.append(piece)
+        else:
+            kept.clear()
+    if size > _KEPT_BYTES:
+        kept.extend(_inflated(body, encoding))  # once more, now that it is known to fit
+    return b"".join(kept)
+
+
+def _inflated(body: bytes, encoding: str) -> Iterator[bytes]:
+    """Yields the output in pieces; input goes in slices as zlib copies what it leaves over."""
+    decoder = zlib.decompressobj(_WBITS[encoding])
+    view = memoryview(body)
+    try:
+        for start in range(0, len(body), _INPUT_BYTES):
+            waiting: bytes | memoryview = view[start : start + _INPUT_BYTES]
+            while waiting and not decoder.eof:
+                yield decoder.decompress(waiting, _OUTPUT_BYTES)
+                waiting = decoder.unconsumed_tail
+            if waiting or decoder.unused_data:
+                raise Refused(400, f"the body goes on after the end of its {encoding} stream")
+        while not decoder.eof and (rest := decoder.decompress(b"", _OUTPUT_BYTES)):
+            yield rest
+    except zlib.error:
+        raise Refused(400, f"the body is not a {encoding} stream") from None
+    if not decoder.eof:
+        raise Refused(400, f"the {encoding} stream of the body is cut off")

@@ -1,0 +1,135 @@
+"""Takes the head of a request off the network: limits first, then the parser.
+
+The parser, h11, is lenient where RFC 9112 lets it be (bare line feeds, control characters in
+values, lengths said twice) and knows no limits on lines, so that what it gets to see has passed
+``complete_head``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import h11
+
+from crossfade.serving.transport.http_answer import Refused
+from crossfade.serving.transport.http_limits import HttpLimits
+
+MALFORMED: Final = "malformed HTTP request"
+# Possessive (++): a head that does not match costs one pass and no backtracking.
+_CLEAN: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]++\r\n)++\r\n")
+_UNCLEAN: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r[^\n]")
+_TWO_LENGTHS: Final = re.compile(
+    rb"\r\ncontent-length:(?:[^\r]*,|(?s:.*)\r\ncontent-length:)", re.IGNORECASE
+)
+# What a request line has besides its target: the longest method in use, two spaces, the version.
+_LINE_REST_BYTES: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its body.
+
+    Attributes:
+        path: percent-decoded once, without the query.
+        headers: lower-case names; repeated headers joined with a comma.
+        parser: has taken the head, and nothing after it.
+        has_body: whether the parser waits for a body.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    parser: h11.Connection
+    has_body: bool
+
+    @property
+    def body_bytes(self) -> int:
+        """The length announced; 0 where the body is chunked."""
+        return int(self.headers.get("content-length", 0))
+
+
+def complete_head(inbox: bytearray, checked: int, limits: HttpLimits) -> int:
+    """Returns how many bytes of ``inbox`` are a head, 0 while it is incomplete.
+
+    Args:
+        inbox: what has been received.
+        checked: bytes of ``inbox`` that an earlier call has seen; each is looked at once.
+        limits: of the host.
+
+    Raises:
+        Refused: too large (414, 431), or not HTTP/1 (400), as early as can be told.
+    """
+    size = inbox.find(b"\r\n\r\n", max(0, checked - 3)) + 4
+    is_complete = size > 3
+    line_bytes = limits.target_bytes + _LINE_REST_BYTES
+    if len(inbox) > line_bytes and inbox.find(b"\r\n", 0, line_bytes) < 0:
+        raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+    if (size if is_complete else len(inbox)) > limits.header_bytes:
+        raise Refused(431, f"the headers are larger than {limits.header_bytes} bytes")
+    if not is_complete:
+        if _UNCLEAN.search(inbox, max(0, checked - 1)):
+            raise Refused(400, MALFORMED)
+        return 0
+    if inbox.count(b"\n", 0, size) > limits.header_count + 2:
+        raise Refused(431, f"more than {limits.header_count} headers")
+    if not _CLEAN.fullmatch(inbox, 0, size) or _TWO_LENGTHS.search(inbox, 0, size):
+        raise Refused(400, MALFORMED)
+    return size
+
+
+def parse_head(head: bytes, limits: HttpLimits) -> Head:
+    """Parses a complete head.
+
+    Raises:
+        Refused: malformed or ambiguous (400), or a transfer coding that we lack (501).
+    """
+    # A parser for each request costs 2 us and leaves no state to clear between requests.
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+    parser.receive_data(head)
+    try:
+        request = parser.next_event()
+        if not isinstance(request, h11.Request):
+            raise Refused(400, MALFORMED)
+        has_body = parser.next_event() is h11.NEED_DATA
+    except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 501:
+            raise Refused(501, "the only Transfer-Encoding here is chunked") from None
+        raise Refused(400, MALFORMED) from None
+    headers: dict[str, str] = {}
+    for name_bytes, value_bytes in request.headers:
+        name, value = name_bytes.decode("ascii"), value_bytes.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if request.http_version not in (b"1.1", b"1.0"):
+        raise Refused(400, "this port speaks HTTP/1.1")
+    if "transfer-encoding" in headers and (
+        "content-length" in headers or request.http_version == b"1.0"
+    ):
+        raise Refused(400, MALFORMED)  # two readings of one request: smuggling
+    if len(request.target) > limits.target_bytes:
+        raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+    path = _path_of(request.target)
+    return Head(request.method.decode("ascii"), path, headers, parser, has_body)
+
+
+def _path_of(target: bytes) -> str:
+    """Decodes the path of a request target once; ``..%2f`` becomes a path that no route matches.
+
+    Raises:
+        Refused: the path is no UTF-8 or has a NUL in it.
+    """
+    path = target.partition(b"?")[0]
+    if path[:7].lower() == b"http://" or path[:8].lower() == b"https://":
+        path = b"/" + b"".join(path.split(b"/", 3)[3:])
+    if b"%" not in path:
+        return path.decode("ascii")
+    try:
+        decoded = unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused(400, "the path is not percent-encoded UTF-8") from None
+    if "\0" in decoded:
+        raise Refused(400, "the path contains a NUL character")
+    return decoded

@@ -1,0 +1,65 @@
+"""Opens the sockets that a host listens on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from crossfade.runtimes.core.errors import FailedPrecondition
+
+BACKLOG: Final = 1024
+# ``localhost`` has an IPv6 address on machines without IPv6.
+_NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listens on all addresses of ``host``, on one port.
+
+    Args:
+        host: an IPv4 or IPv6 address or a name; empty means all, as does ``::``.
+        port: 0 lets the system choose.
+
+    Raises:
+        FailedPrecondition: the address cannot be had, and why.
+    """
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, _, _, _, address in found:
+            try:
+                opened = _bind(family, (address[0], port, *address[2:]), len(found) == 1)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+            else:
+                sockets.append(opened)
+                port = opened.getsockname()[1]
+        if not sockets and missing:
+            raise missing
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        raise FailedPrecondition(
+            f"cannot listen on {host or '*'}, port {port}: {error.strerror}"
+        ) from error
+    return sockets
+
+
+def _bind(family: int, address: tuple[object, ...], is_only: bool) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # ``::`` alone takes IPv4 callers, too; a name's IPv4 address has its own socket.
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not is_only))
+        opened.bind(address)
+        opened.listen(BACKLOG)
+    except OSError:
+        opened.close()
+        raise
+    return opened
