@@ -18,7 +18,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -203,26 +204,19 @@ def run_window(
     whole_s = load.warmup_s + load.window_s + CLOSING_MARGIN_S
     with tempfile.TemporaryDirectory(prefix="crossfade-h2load-") as folder:
         log_file = Path(folder) / "requests.tsv"
-        process = subprocess.Popen(
-            [
-                find_h2load(),
-                f"--clients={load.concurrency}",
-                "--max-concurrent-streams=1",
-                "--threads=1",
-                f"--duration={round(whole_s * 1000)}ms",
-                f"--data={load.request_file}",
-                "--header=content-type: application/grpc",
-                "--header=te: trailers",
-                f"--log-file={log_file}",
-                f"http://127.0.0.1:{load.grpc_port}{METHOD_PATH}",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        watchdog = threading.Timer(whole_s + KILL_MARGIN_S, process.kill)
-        watchdog.start()
-        try:
+        command = [
+            find_h2load(),
+            f"--clients={load.concurrency}",
+            "--max-concurrent-streams=1",
+            "--threads=1",
+            f"--duration={round(whole_s * 1000)}ms",
+            f"--data={load.request_file}",
+            "--header=content-type: application/grpc",
+            "--header=te: trailers",
+            f"--log-file={log_file}",
+            f"http://127.0.0.1:{load.grpc_port}{METHOD_PATH}",
+        ]
+        with _running(command, whole_s + KILL_MARGIN_S) as process:
             assert process.stdout is not None
             head = []
             for line in process.stdout:
@@ -240,11 +234,9 @@ def run_window(
             summary = parse_summary(process.stdout.read())
             if process.wait() != 0:
                 raise LoadError(f"h2load ended with status {process.returncode}")
-        finally:
-            watchdog.cancel()
-            process.kill()
-            process.wait()
         completions = parse_log(log_file.read_text())
+    if summary.done == 0:
+        raise LoadError("no request was answered")
     if summary.failed or summary.ok_statuses != summary.done:
         raise LoadError(f"failed requests: {summary}")
     inside = [c.latency_us for c in completions if start_us < c.end_us <= end_us]
@@ -256,6 +248,21 @@ def run_window(
         after=after,
         client_cpu_us=(client_after_ns - client_before_ns) / 1e3,
     )
+
+
+@contextmanager
+def _running(command: Sequence[str], timeout_s: float) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output can be read; killed after a time, and at the end."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        watchdog = threading.Timer(timeout_s, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
 def _now_us() -> int:

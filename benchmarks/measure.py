@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from crossfade.benchmarks import bare
 from crossfade.benchmarks.checker import Checker, CheckerError, Verdict
+from crossfade.benchmarks.disturbance import least_disturbed
 from crossfade.benchmarks.load import (
     Load,
     LoadError,
@@ -18,6 +19,7 @@ from crossfade.benchmarks.load import (
     unexpected_bytes,
 )
 from crossfade.benchmarks.peers.peer import Peer
+from crossfade.benchmarks.plan import Life, Plan
 from crossfade.benchmarks.processes import (
     CpuSample,
     ServerError,
@@ -32,7 +34,7 @@ from crossfade.benchmarks.workspace import Workspace
 READY_TIMEOUT_S = 180.0
 READY_SLICE_S = 1.0  # how soon the death of a starting server is noticed
 CHECKED_CALLS = 8  # before and after each window; one per reference
-WINDOW_ATTEMPTS = 3
+SIZE_ATTEMPTS = 3
 
 
 class WrongAnswerError(Exception):
@@ -41,68 +43,6 @@ class WrongAnswerError(Exception):
 
 class _ClosingReplyError(Exception):
     """Some replies were cut off as the load ended, so that their sizes prove nothing."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure of each server.
-
-    Attributes:
-        models: By name.
-        concurrencies: Requests in flight.
-        warmup_s: Load before each window.
-        window_s: Length of each window.
-        idle_s: How long to watch the idle server.
-    """
-
-    models: Sequence[str]
-    concurrencies: Sequence[int]
-    warmup_s: float
-    window_s: float
-    idle_s: float
-
-
-@dataclass(frozen=True)
-class Life:
-    """What one life of a server gave, or several.
-
-    Attributes:
-        starts: Of its process; empty for bare ONNX Runtime and for a server that did not start.
-        measurements: Of the windows that went well.
-        failures: What went wrong, a sentence each.
-    """
-
-    starts: Sequence[Start]
-    measurements: Sequence[Measurement]
-    failures: Sequence[str]
-
-
-def measure_bare(workspace: Workspace, plan: Plan, repetition: int) -> Life:
-    """Measure bare ONNX Runtime, the limit of every server."""
-    measurements = []
-    for model in plan.models:
-        for concurrency in plan.concurrencies:
-            window = bare.run_bare(workspace, model, concurrency, plan.warmup_s, plan.window_s)
-            runs = len(window.latencies_us)
-            measurement = Measurement(
-                server=bare.NAME,
-                model=model,
-                concurrency=concurrency,
-                repetition=repetition,
-                requests=runs,
-                rps=runs / window.duration_s,
-                p50_ms=percentile(window.latencies_us, 50) / 1e3,
-                p99_ms=percentile(window.latencies_us, 99) / 1e3,
-                cpu_us=window.cpu_us / max(runs, 1),
-                client_cpu_us=0.0,
-                stolen_cores=0.0,
-                foreign_cores=0.0,
-                checked=0,
-                counted=0,
-            )
-            measurements.append(measurement)
-            _progress_of(measurement)
-    return Life([], measurements, [])
 
 
 def measure_server(peer: Peer, workspace: Workspace, plan: Plan, repetition: int) -> Life:
@@ -124,7 +64,6 @@ def measure_server(peer: Peer, workspace: Workspace, plan: Plan, repetition: int
                             progress(f"FAILED {failures[-1]}")
                             continue
                         measurements.append(measurement)
-                        _progress_of(measurement)
             starts.append(
                 Start(
                     server=peer.name,
@@ -207,13 +146,17 @@ class _Subject:
     plan: Plan
 
     def measure(self, model: str, concurrency: int, repetition: int) -> Measurement:
-        """Measure one window, all of whose answers were right.
+        """Measure one window, all of whose answers were right; again if it was disturbed.
 
         Raises:
             WrongAnswerError: An answer was wrong.
             LoadError: The load generator failed.
         """
-        for _ in range(WINDOW_ATTEMPTS):
+        once = partial(self._measure_once, model, concurrency, repetition)
+        return least_disturbed(once, self.plan.attempts)
+
+    def _measure_once(self, model: str, concurrency: int, repetition: int) -> Measurement:
+        for _ in range(SIZE_ATTEMPTS):
             try:
                 window, verdict = self._checked_window(model, concurrency)
             except _ClosingReplyError:
@@ -221,7 +164,7 @@ class _Subject:
                 continue
             break
         else:
-            raise LoadError(f"{WINDOW_ATTEMPTS} times the sizes of the replies did not add up")
+            raise LoadError(f"{SIZE_ATTEMPTS} times the sizes of the replies did not add up")
         cpu_us = cpu_between_us(window.before, window.after)
         return Measurement(
             server=self.server.name,
@@ -289,11 +232,3 @@ def _foreign_cores(window: Window[CpuSample], server_cpu_us: float) -> float:
     busy_s = window.after.machine.busy_s - window.before.machine.busy_s
     ours_s = (server_cpu_us + window.client_cpu_us) / 1e6
     return max(0.0, busy_s - ours_s) / window.duration_s
-
-
-def _progress_of(measurement: Measurement) -> None:
-    progress(
-        f"{measurement.server} {measurement.model} c{measurement.concurrency}: "
-        f"{measurement.rps:,.0f} rps, p50 {measurement.p50_ms:.2f} ms, "
-        f"p99 {measurement.p99_ms:.2f} ms, {measurement.cpu_us:,.0f} us CPU a request"
-    )

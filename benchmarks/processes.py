@@ -154,12 +154,20 @@ def tree_pids(root: int) -> list[int]:
 
 
 def pss_bytes(pids: Sequence[int]) -> int:
-    """Proportional set size of some processes: shared pages count once, divided by their users."""
+    """Proportional set size of some processes: shared pages count once, divided by their users.
+
+    Raises:
+        ServerError: One of them has ended, or belongs to another user.
+    """
     total_kb = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total_kb += int(line.split()[1])
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError as error:
+            raise ServerError(f"no memory reading of process {pid}: {error.strerror}") from error
+        total_kb += sum(
+            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
+        )
     return total_kb * 1024
 
 
@@ -175,19 +183,26 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process and return at once; `started_s` is the monotonic time just before."""
+        """Start the process and return at once; `started_s` is the monotonic time just before.
+
+        Raises:
+            ServerError: There is no such program.
+        """
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("wb") as log:
             self.started_s = time.monotonic()
-            self._process = subprocess.Popen(
-                self._launch.command,
-                env={**os.environ, **self._launch.environment},
-                cwd=self._launch.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    self._launch.command,
+                    env={**os.environ, **self._launch.environment},
+                    cwd=self._launch.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ServerError(f"it cannot be started: {error}") from error
 
     def pids(self) -> list[int]:
         """The live processes of the server's tree."""
@@ -250,9 +265,9 @@ def _all_ended(handles: Sequence[int], process: subprocess.Popen[bytes], timeout
     """Wait until every process has ended: then its pidfd is readable."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        process.poll()  # reaps it
         ended, _, _ = select.select(handles, [], [], 0)
         if len(ended) == len(handles):
+            process.wait()  # reaps it
             return True
         if time.monotonic() >= deadline_s:
             return False

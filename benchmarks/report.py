@@ -44,6 +44,11 @@ class Measurement:
     checked: int
     counted: int
 
+    @property
+    def disturbed_cores(self) -> float:
+        """Cores that were kept from server and load generator, on average."""
+        return self.stolen_cores + self.foreign_cores
+
 
 @dataclass(frozen=True)
 class Start:
@@ -269,12 +274,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def finite(value: object) -> object:
-    """The value with every number that JSON cannot hold (NaN, infinity) replaced by None."""
+def jsonable(value: object) -> object:
+    """The value with six digits a number, and None for what JSON cannot hold (NaN, infinity)."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: finite(each) for name, each in value.items()}
+        return {name: jsonable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [jsonable(each) for each in value]
     return value

@@ -13,7 +13,8 @@ several process lives rather than over windows of one.
 
 A window counts only if all its answers were right: the replies to other inputs are compared with
 bare ONNX Runtime before, under load in the warm-up, and after it, and the size of every reply of
-the load run is verified. A wrong answer fails the benchmark: exit status 1.
+the load run is verified. A wrong answer fails the benchmark: exit status 1. A window in which other
+programs or guests took the processor is measured again (not with ``--quick``).
 
 The last line of standard output is one JSON object.
 """
@@ -31,19 +32,21 @@ from pathlib import Path
 from types import FrameType
 
 from crossfade.benchmarks import bare, session_settings
+from crossfade.benchmarks.disturbance import DISTURBED_CORES, disturbed
 from crossfade.benchmarks.load import LoadError, h2load_version
 from crossfade.benchmarks.machine import describe_machine
-from crossfade.benchmarks.measure import Life, Plan, measure_bare, measure_server
+from crossfade.benchmarks.measure import measure_server
 from crossfade.benchmarks.peers.peer import PeerUnavailableError
 from crossfade.benchmarks.peers.registry import PEERS
+from crossfade.benchmarks.plan import Life, Plan
 from crossfade.benchmarks.processes import ServerError
 from crossfade.benchmarks.progress import progress
 from crossfade.benchmarks.report import (
-    finite,
     format_mapping,
     format_rows,
     format_starts,
     headline,
+    jsonable,
     summarise,
     summarise_starts,
 )
@@ -63,7 +66,7 @@ class Options:
         servers: By name, in the order of the first repetition.
         repetitions: Lives of each server.
         plan: What to measure in each.
-        json_file: Where to write the JSON object too.
+        json_file: Where to write the JSON object with every measurement.
     """
 
     workspace: Workspace
@@ -86,7 +89,12 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--servers", type=_names(SERVERS), default=SERVERS, metavar="A,B")
     parser.add_argument("--models", type=_names(MODELS), default=MODELS, metavar="A,B")
     parser.add_argument("--concurrency", type=_numbers, default=CONCURRENCIES, metavar="N,N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object there too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the JSON object there, with every measurement",
+    )
     parser.add_argument("--workspace", type=Path, default=Path(".bench"), metavar="FOLDER")
     parsed = parser.parse_args(arguments)
     plan = Plan(
@@ -95,6 +103,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         warmup_s=0.4 if parsed.quick else 1.0,
         window_s=parsed.seconds or (0.5 if parsed.quick else 3.0),
         idle_s=0.3 if parsed.quick else 1.0,
+        attempts=1 if parsed.quick else 3,
     )
     return Options(
         workspace=Workspace(parsed.workspace),
@@ -171,7 +180,7 @@ def _measure_one(name: str, options: Options, repetition: int) -> Life:
     if name != bare.NAME:
         return measure_server(PEERS[name], options.workspace, options.plan, repetition)
     try:
-        return measure_bare(options.workspace, options.plan, repetition)
+        return bare.measure_bare(options.workspace, options.plan, repetition)
     except ServerError as error:
         return Life(starts=[], measurements=[], failures=[str(error)])
 
@@ -195,13 +204,13 @@ def result(
         "ok": not life.failures,
         "failures": list(life.failures),
         "missing": dict(missing),
+        "disturbed": disturbed(rows),
         "machine": dict(machine),
         "versions": versions,
         "settings": settings,
         "plan": {**asdict(options.plan), "repetitions": options.repetitions},
         "rows": [asdict(row) for row in rows],
         "starts": [asdict(start) for start in starts],
-        "measurements": [asdict(each) for each in life.measurements],
     }
 
 
@@ -218,6 +227,8 @@ def print_report(document: Mapping[str, object], life: Life) -> None:
         if values:
             print(f"{section}:\n{format_mapping(values)}")
     print(f"result:\n{format_mapping(headline(rows, starts))}")
+    if document["disturbed"]:
+        print(f"DISTURBED (more than {DISTURBED_CORES} cores elsewhere): {document['disturbed']}")
     for failure in life.failures:
         print(f"FAILED {failure}")
 
@@ -240,10 +251,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     life = measure(options, [name for name in options.servers if name not in missing])
     document = result(options, machine, missing, life)
     print_report(document, life)
-    line = json.dumps(finite(document), allow_nan=False)
+    print(json.dumps(jsonable(document), allow_nan=False))
     if options.json_file is not None:
-        options.json_file.write_text(line + "\n")
-    print(line)
+        measurements = [asdict(each) for each in life.measurements]
+        full = jsonable({**document, "measurements": measurements})
+        options.json_file.write_text(json.dumps(full, allow_nan=False, indent=1) + "\n")
     return 1 if life.failures else 0
 
 

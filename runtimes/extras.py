@@ -20,7 +20,7 @@ def require(module: str, extra: str, needed_by: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         # A module missing inside an installed library is a broken install, not a missing extra.
-        if error.name is not None and module.split(".")[0] == error.name.split(".")[0]:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
             raise MissingExtra(extra, needed_by) from error
         raise LoadFailed(f"{needed_by}: {module} is broken: {one_line(error)}") from error
     except Exception as error:

@@ -39,8 +39,10 @@ def _field_names(kind: type[pydantic.BaseModel]) -> list[str]:
 
 def _explain(fault: Any, names: list[str], what: str) -> str:
     where = ".".join(str(part) for part in fault["loc"])
+    place = f"{what} '{where}'" if where else what
     if fault["type"] != "extra_forbidden":
-        return f"{what} '{where}': {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        said = fault["msg"].removeprefix("Value error, ")
+        return f"{place}: {said[0].lower()}{said[1:]}"
     near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}"
-    return f"{what} '{where}' is unknown; {hint}"
+    return f"{place} is unknown; {hint}"

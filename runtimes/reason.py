@@ -8,7 +8,9 @@ from typing import Final
 
 _LIMIT: Final = 300
 # A rooted path: not the middle of a word ("and/or"), not part of a URL.
-_ROOTED: Final = re.compile(r"(?<![\w:/.\\])/(?:[^\s/'\"`<>()\[\]{},;:|]+/)*([^\s/'\"`<>()\[\]{},;:|]*)")
+_ROOTED: Final = re.compile(
+    r"(?<![\w:/.\\])/(?:[^\s/'\"`<>()\[\]{},;:|]+/)*([^\s/'\"`<>()\[\]{},;:|]*)"
+)
 
 
 def one_line(text: str | BaseException, path: Path | None = None) -> str:
@@ -21,11 +23,9 @@ def one_line(text: str | BaseException, path: Path | None = None) -> str:
     """
     said = str(text)
     if path is not None:
-        for spelled in sorted({str(path.absolute()), str(path.resolve()), str(path)}, key=len)[::-1]:
-            said = said.replace(spelled, path.name)
-            parent = spelled.removesuffix(path.name)
-            if len(parent) > 1:
-                said = said.replace(parent, "")
+        for spelled in (str(path.absolute()), str(path.resolve()), str(path)):
+            for part in (f"{spelled}/", f"{Path(spelled).parent}/"):
+                said = said.replace(part, "") if len(part) > 2 else said
     said = _ROOTED.sub(r"\1", said)
     said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return said if len(said) <= _LIMIT else said[: _LIMIT - 1] + "…"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 
 from crossfade.benchmarks.peers.peer import PeerUnavailableError
 from crossfade.benchmarks.processes import HOST, Launch, free_ports
 from crossfade.benchmarks.workspace import Workspace
+
+HELP_TIMEOUT_S = 60
 
 
 class Crossfade:
@@ -19,17 +21,18 @@ class Crossfade:
     settings = "as `crossfade serve --model-repository DIR` starts it, all defaults"
 
     def prepare(self, workspace: Workspace) -> None:
-        """Look whether the server is there.
+        """Look whether the command is there.
 
         Raises:
             PeerUnavailableError: This tree has no ``crossfade serve``.
         """
-        try:
-            found = find_spec("crossfade.serving.cli.main") is not None
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            raise PeerUnavailableError("this tree has no `crossfade serve` (crossfade.serving.cli)")
+        command = [sys.executable, "-m", "crossfade", "serve", "--help"]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=HELP_TIMEOUT_S, check=False
+        )
+        if result.returncode != 0:
+            reason = result.stderr.strip().rpartition("\n")[2]
+            raise PeerUnavailableError(f"`crossfade serve --help` failed: {reason}")
 
     def launch(self, workspace: Workspace, models: Sequence[str]) -> Launch:
         """Serve the repository; it holds the benchmark's models and no others."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.benchmarks.onnx_session import open_session
+from crossfade.benchmarks.processes import sample_machine
 from crossfade.benchmarks.workspace import Workspace
 
 
@@ -86,14 +87,18 @@ def main() -> None:
     loop = Loop(session, feeds, arguments.threads)
     loop.start()
     time.sleep(arguments.warmup_s)
+    machine_before = sample_machine()
     before, cpu_before_ns, before_s = loop.counts(), time.process_time_ns(), time.perf_counter()
     time.sleep(arguments.window_s)
     after, cpu_after_ns, after_s = loop.counts(), time.process_time_ns(), time.perf_counter()
+    machine_after = sample_machine()
     loop.stop()
     result = {
         "latencies_us": sorted(loop.latencies_us(before, after)),
         "duration_s": after_s - before_s,
         "cpu_us": (cpu_after_ns - cpu_before_ns) / 1e3,
+        "stolen_s": machine_after.stolen_s - machine_before.stolen_s,
+        "busy_s": machine_after.busy_s - machine_before.busy_s,
     }
     print(json.dumps(result))
 

@@ -66,7 +66,7 @@ class OnnxModel(kserve.Model):  # type: ignore[misc] # KServe is not there when 
 
 def main() -> None:
     """Serve the models of the command line; KServe reads its own options from it."""
-    pass
+    uvloop.install()
     asyncio.set_event_loop(asyncio.new_event_loop())  # KServe asks for one, uvloop makes none
     server = kserve.ModelServer(enable_latency_logging=False)
     logging.getLogger("kserve").setLevel(logging.WARNING)

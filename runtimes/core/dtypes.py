@@ -37,6 +37,7 @@ def name_of(dtype: np.dtype[Any]) -> str:
     Raises:
         KeyError: the dtype (complex, datetime …) has no name in the protocol.
     """
-    if dtype.kind in "SU":
-        return "BYTES"
-    return _NAMES[dtype.newbyteorder("=")]
+    name = _NAMES.get(dtype)
+    if name is not None:
+        return name
+    return "BYTES" if dtype.kind in "SU" else _NAMES[dtype.newbyteorder("=")]

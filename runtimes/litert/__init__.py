@@ -1,1 +1,1 @@
-"""TensorFlow Lite models on LiteRT: AutoML Vision Edge exports, quantised or not, and the Edge TPU."""
+"""TFLite models on LiteRT: AutoML Vision Edge exports, quantised ones, Edge TPU delegates."""

@@ -34,7 +34,8 @@ def quantize(name: str, real: Tensor, parameters: Parameters, dtype: np.dtype[An
         ties = np.abs(steps - whole) == 0.5
     rounded = np.where(ties, whole + np.sign(steps), np.rint(steps))
     limits = np.iinfo(dtype)
-    return np.clip(rounded + zero_point, limits.min, limits.max).astype(dtype)
+    stored: Tensor = np.clip(rounded + zero_point, limits.min, limits.max).astype(dtype)
+    return stored
 
 
 def dequantize(quantised: Tensor, parameters: Parameters) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed, NotFound
+from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, LoadFailed, NotFound
 from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensors
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.litert import delegate, failure, rows
@@ -33,7 +33,10 @@ class LiteRtRuntime:
         Measured: an interpreter of a 3 MB INT8 model takes 6 to 9 MB (its repacked weights and
         its tensors); FP16 weights are unpacked to twice their size.
         """
-        size = artifact.path.stat().st_size
+        try:
+            size = artifact.path.stat().st_size
+        except OSError as error:
+            raise LoadFailed(f"the model's file cannot be read: {error.strerror}") from error
         return size + artifact.instances * (3 * size + (8 << 20))
 
     def load(self, artifact: Artifact) -> Session:
@@ -116,7 +119,8 @@ class LiteRtSession:
             raise NotFound(f"no signature '{signature}'; there is {', '.join(self.signatures)}")
         stored = dict(inputs)
         for name, (parameters, dtype) in self._to_stored[signature].items():
-            stored[name] = quantize(name, stored[name], parameters, dtype)
+            if name in stored:
+                stored[name] = quantize(name, stored[name], parameters, dtype)
         instance = self._pool.take()
         call = instance[signature]
         try:
@@ -129,7 +133,10 @@ class LiteRtSession:
             self._pool.give(self._replacement(instance) if call.broken else instance)
         for name, (parameters, _) in self._to_real[signature].items():
             results[name] = dequantize(results[name], parameters)
-        return {name: results[name] for name in outputs or results}
+        try:
+            return {name: results[name] for name in outputs or results}
+        except KeyError as error:
+            raise InvalidArgument(f"the model has no output {error}") from None
 
     def _replacement(self, broken: Instance) -> Instance:
         try:

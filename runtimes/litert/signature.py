@@ -48,7 +48,9 @@ def _dtype(name: str, details: Mapping[str, Any], dequantize: bool) -> str:
     try:
         return name_of(np.dtype(details["dtype"]))
     except KeyError:
-        raise LoadFailed(f"tensor '{name}' is {details['dtype'].__name__}, which cannot be served") from None
+        raise LoadFailed(
+            f"tensor '{name}' is {details['dtype'].__name__}, which cannot be served"
+        ) from None
 
 
 def _declared(details: Mapping[str, Any]) -> Shape:

@@ -8,6 +8,7 @@ import pydantic
 
 from crossfade.runtimes.options import Options
 
+Provider = str | dict[str, dict[str, Any]]
 Threads = Annotated[int, pydantic.Field(ge=1, le=1024)]
 
 
@@ -24,9 +25,7 @@ class OrtOptions(Options):
             ``None`` is one a core.
     """
 
-    execution_providers: list[str | dict[str, dict[str, Any]]] = pydantic.Field(
-        default_factory=lambda: ["cpu"], min_length=1
-    )
+    execution_providers: list[Provider] = pydantic.Field(default=["cpu"], min_length=1)
     intra_op_threads: Threads = 1
     thread_pool: Literal["own", "shared"] = "own"
     shared_threads: Threads | None = None

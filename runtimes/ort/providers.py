@@ -16,7 +16,9 @@ _SHORT: Final = {
 Provider = tuple[str, dict[str, Any]]
 
 
-def choose(wanted: Sequence[str | dict[str, dict[str, Any]]], there: Sequence[str]) -> list[Provider]:
+def choose(
+    wanted: Sequence[str | dict[str, dict[str, Any]]], there: Sequence[str]
+) -> list[Provider]:
     """Returns the providers for a session, best first, the CPU last.
 
     Args:

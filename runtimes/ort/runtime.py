@@ -61,7 +61,9 @@ class OnnxRuntime:
         if not dtypes & {"BYTES", "BF16"}:
             return OnnxSession(loaded, offered)
         if {"BYTES", "BF16"} <= dtypes:
-            raise LoadFailed("BYTES and BF16 tensors in one model: ONNX Runtime's API carries no such mix")
+            raise LoadFailed(
+                "BYTES and BF16 tensors in one model: ONNX Runtime's API carries no such mix"
+            )
         return ConvertingSession(loaded, offered, ort)
 
 

@@ -38,7 +38,7 @@ class Waiter:
 
     def sleep(self, timeout_s: float) -> bool:
         """Sleeps, without the lock, until signalled; -1 is for ever. False if the time is up."""
-        return self._wake.acquire(timeout=timeout_s)
+        return self._wake.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX))
 
     def woken(self) -> None:
         """Takes note, under the lock, that ``sleep`` has returned True."""

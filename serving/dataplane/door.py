@@ -78,7 +78,7 @@ class DataPlane:
     def infer(self, queries: Sequence[Query]) -> list[InferResult]:
         """Answers each query, in order; those for one model travel together."""
         if len(queries) == 1:
-            return self._group(queries[0].ref, queries)
+            return [self._one(queries[0])]
         groups: dict[ModelRef, list[int]] = {}
         for index, query in enumerate(queries):
             groups.setdefault(query.ref, []).append(index)
@@ -87,6 +87,19 @@ class DataPlane:
             results = self._group(ref, [queries[index] for index in members])
             answers.update(zip(members, results, strict=True))
         return [answers[index] for index in range(len(queries))]
+
+    def _one(self, query: Query) -> InferResult:
+        try:
+            served = self.manager.lease(query.ref)
+            with served as model:
+                request = _validated(served, query)
+                if isinstance(request, CrossfadeError):
+                    return request
+                return model.infer((request,))[0]
+        except CrossfadeError as error:
+            return error
+        except Exception as error:
+            return Internal.hide(error, _log, f"model {query.ref.name}")
 
     def _group(self, ref: ModelRef, queries: Sequence[Query]) -> list[InferResult]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -105,24 +106,19 @@ class Validator:
 
     def _count(self, name: str, shape: tuple[int, ...], spec: TensorSpec) -> int:
         """Number of elements, once the shape is known to fit."""
-        count = 1
-        for size in shape:
-            if size <= 0:
-                raise InvalidArgument(
-                    f"input '{name}' has a dimension of {size} in its shape {_list(shape)}; every"
-                    " dimension must be positive"
-                )
-            count *= size
+        if shape and min(shape) <= 0:
+            raise InvalidArgument(
+                f"input '{name}' has a dimension of {min(shape)} in its shape {_list(shape)};"
+                " every dimension must be positive"
+            )
+        count = math.prod(shape)
         if count > MAX_ELEMENTS or len(shape) > MAX_DIMENSIONS:
             raise InvalidArgument(
                 f"input '{name}' with shape {_list(shape)} exceeds the maximum allowed value of"
                 f" {MAX_ELEMENTS} elements and {MAX_DIMENSIONS} dimensions"
             )
         wanted = spec.shape
-        if wanted is not None and (
-            len(wanted) != len(shape)
-            or any(w not in (s, -1) for w, s in zip(wanted, shape, strict=True))
-        ):
+        if wanted is not None and wanted != shape and not _fits(shape, wanted):
             raise InvalidArgument(
                 f"unexpected shape for input '{name}' for model '{self._model}'."
                 f" Expected {_list(wanted)}, got {_list(shape)}"
@@ -140,6 +136,14 @@ class Validator:
             f"input {unit} size mismatch for input '{name}' for model '{self._model}'."
             f" Expected {expected}, got {got}"
         )
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if len(shape) != len(wanted):
+        return False
+    if shape[1:] == wanted[1:]:  # the usual case: only the batch is free
+        return wanted[0] in (-1, shape[0])
+    return all(w in (s, -1) for w, s in zip(wanted, shape, strict=True))
 
 
 def _shown(text: str) -> str:

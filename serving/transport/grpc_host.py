@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG: Final = 1024
 # A stream keeps a thread for as long as it lives.
 _MAX_STREAMS: Final = 16
+# Without a deadline grpcio says that some 292 years remain.
+_NO_DEADLINE_S: Final = 10 * 365 * 86400.0
 _STATUS: Final = {code: getattr(grpc.StatusCode, code.name) for code in Code}
 
 
@@ -119,7 +121,9 @@ class _Call:
     @property
     def deadline_s(self) -> float | None:
         remaining_s = self._context.time_remaining()
-        return None if remaining_s is None else time.monotonic() + remaining_s
+        if remaining_s is None or remaining_s > _NO_DEADLINE_S:
+            return None
+        return time.monotonic() + float(remaining_s)
 
     def reply(self, message: bytes) -> None:
         self.answer = message

@@ -6,16 +6,16 @@ import asyncio
 import dataclasses
 import enum
 import math
+import socket
+import struct
 import time
 from typing import Final, cast
-
-import h11
 
 from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
 from crossfade.serving.transport.calls import HttpRequest
 from crossfade.serving.transport.cancellation import CancelToken
 from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal
-from crossfade.serving.transport.http_body import BodyReader
+from crossfade.serving.transport.http_body import BodyReader, ChunkedReader, LengthReader
 from crossfade.serving.transport.http_encoding import encoding_of
 from crossfade.serving.transport.http_head import MALFORMED, Head, complete_head, parse_head
 from crossfade.serving.transport.http_limits import HttpLimits
@@ -29,6 +29,7 @@ LINGER_S: Final = 2.0
 _JOINED_BYTES: Final = 64 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
 BODY_READ_BYTES: Final = 256 * 1024
+_RESET: Final = struct.pack("ii", 1, 0)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -123,7 +124,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The peer sends no more; returns whether the connection stays open for an answer."""
         if self._phase in (_Phase.HANDLER, _Phase.WRITE):
             self._keep_alive = False
-            self._cancel()
+            if self._token:
+                self._token.set()
             return self._transport.can_write_eof()  # TLS closes both ways at once
         if self._phase is _Phase.BODY or self._inbox:
             self._refuse(Refused(400, MALFORMED))
@@ -137,8 +139,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever closed it."""
         self._phase = _Phase.CLOSE
-        self._cancel()
-        self._release_body()
+        if self._token:
+            self._token.set()  # the handler still holds the body
+        else:
+            self._release_body()
         self._shared.connections.discard(self)
         if not self._shared.connections:
             self._shared.empty.set()
@@ -177,6 +181,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Closes the connection now, whatever goes on."""
         self._phase = _Phase.CLOSE
+        # By a reset: the kernel would go on offering what it has buffered to a peer that hangs.
+        opened = self._transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     # A request: head, body, handler.
@@ -193,10 +200,11 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return
             head = self._head = parse_head(bytes(self._inbox[:size]), self._limits)
             del self._inbox[:size]
-            if not head.has_body:
-                self._end_request(head)
+            has_body = head.is_chunked or head.body_bytes > 0
+            self._is_whole = not has_body
+            self._keep_alive = self._is_whole and head.keep_alive
             self._match = self._shared.router.find(head.method, head.path)
-            if head.has_body:
+            if has_body:
                 self._start_body(head)
             else:
                 self._run_handler(head, b"")
@@ -205,39 +213,35 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _start_body(self, head: Head) -> None:
         encoding_of(head.headers.get("content-encoding"))
-        if head.body_bytes > self._limits.body_bytes:
-            raise BodyReader.too_large(self._limits)
-        self._body = BodyReader(head.parser, self._limits)
+        if head.is_chunked:
+            self._body = ChunkedReader(head.parser, self._limits)
+        else:
+            self._body = LengthReader(head.body_bytes, self._limits)
         self._mark = 0
         self._deadline = time.monotonic() + self._limits.body_timeout_s
         self._phase = _Phase.BODY
         if self._inbox:
             begun, self._inbox = self._inbox, bytearray()
-            self._read_body(begun)
+            self._read_body(memoryview(begun))
         elif head.parser.they_are_waiting_for_100_continue:
             self._transport.write(_CONTINUE)
 
-    def _read_body(self, received: memoryview | bytearray) -> None:
+    def _read_body(self, received: memoryview) -> None:
         head, body, shared = self._head, self._body, self._shared
         if not head or not body:
             return
         try:
-            is_whole = body.feed(received)
+            self._is_whole = body.feed(received)
             shared.buffered_bytes += body.size - self._held_bytes
             self._held_bytes = body.size
             if shared.buffered_bytes > self._limits.buffered_bytes:
                 raise Unavailable("the server holds too many request bodies", retry_after_s=1.0)
-            if is_whole:
-                content, rest = body.take()
-                self._inbox += rest
-                self._end_request(head)
-                self._run_handler(head, content)
+            if self._is_whole:
+                self._inbox += body.rest
+                self._keep_alive = head.keep_alive
+                self._run_handler(head, body.take())
         except (CrossfadeError, Refused) as error:
             self._refuse(error)
-
-    def _end_request(self, head: Head) -> None:
-        self._is_whole = True
-        self._keep_alive = head.parser.their_state is h11.DONE
 
     def _run_handler(self, head: Head, body: bytes) -> None:
         self._phase = _Phase.HANDLER
@@ -248,12 +252,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _deliver(self, answer: Answer) -> None:
         self._token = None  # a later disconnect is no concern of a request that is done
+        self._release_body()
         if self._phase is _Phase.HANDLER:
             self._send(answer)
-
-    def _cancel(self) -> None:
-        if self._token:
-            self._token.set()
 
     def _release_body(self) -> None:
         self._shared.buffered_bytes -= self._held_bytes

@@ -37,18 +37,23 @@ class Head:
         path: percent-decoded once, without the query.
         headers: lower-case names; repeated headers joined with a comma.
         parser: has taken the head, and nothing after it.
-        has_body: whether the parser waits for a body.
+        keep_alive: whether the client wants to send another request after this one.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     parser: h11.Connection
-    has_body: bool
+    keep_alive: bool
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunks."""
+        return "transfer-encoding" in self.headers
 
     @property
     def body_bytes(self) -> int:
-        """The length announced; 0 where the body is chunked."""
+        """The length announced; 0 where the body is chunked, or where there is none."""
         return int(self.headers.get("content-length", 0))
 
 
@@ -92,27 +97,25 @@ def parse_head(head: bytes, limits: HttpLimits) -> Head:
     parser.receive_data(head)
     try:
         request = parser.next_event()
-        if not isinstance(request, h11.Request):
-            raise Refused(400, MALFORMED)
-        has_body = parser.next_event() is h11.NEED_DATA
     except h11.RemoteProtocolError as error:
         if error.error_status_hint == 501:
             raise Refused(501, "the only Transfer-Encoding here is chunked") from None
         raise Refused(400, MALFORMED) from None
-    headers: dict[str, str] = {}
-    for name_bytes, value_bytes in request.headers:
-        name, value = name_bytes.decode("ascii"), value_bytes.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    if request.http_version not in (b"1.1", b"1.0"):
+    if not isinstance(request, h11.Request) or request.http_version not in (b"1.1", b"1.0"):
         raise Refused(400, "this port speaks HTTP/1.1")
-    if "transfer-encoding" in headers and (
-        "content-length" in headers or request.http_version == b"1.0"
-    ):
-        raise Refused(400, MALFORMED)  # two readings of one request: smuggling
     if len(request.target) > limits.target_bytes:
         raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+    headers: dict[str, str] = {}
+    for name_bytes, value_bytes in request.headers.raw_items():
+        name, value = name_bytes.decode("ascii").lower(), value_bytes.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    is_1_0 = request.http_version == b"1.0"
+    if "transfer-encoding" in headers and (is_1_0 or "content-length" in headers):
+        raise Refused(400, MALFORMED)  # two readings of one request: smuggling
+    options = headers.get("connection", "").lower().split(",")
+    is_last = is_1_0 or request.method == b"CONNECT" or any(o.strip() == "close" for o in options)
     path = _path_of(request.target)
-    return Head(request.method.decode("ascii"), path, headers, parser, has_body)
+    return Head(request.method.decode("ascii"), path, headers, parser, not is_last)
 
 
 def _path_of(target: bytes) -> str:

@@ -70,7 +70,7 @@ class HttpHost:
         """Listens and serves, on threads of its own.
 
         Raises:
-            FailedPrecondition: the address cannot be had.
+            Unavailable: the address cannot be had.
         """
         sockets = listen(*self._address)
         self._address = (self._address[0], sockets[0].getsockname()[1])

@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Final
 
-from crossfade.runtimes.core.errors import FailedPrecondition
+from crossfade.runtimes.core.errors import Unavailable
 
 BACKLOG: Final = 1024
 # ``localhost`` has an IPv6 address on machines without IPv6.
@@ -21,7 +21,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         port: 0 lets the system choose.
 
     Raises:
-        FailedPrecondition: the address cannot be had, and why.
+        Unavailable: the address cannot be had, and why.
     """
     sockets: list[socket.socket] = []
     missing: OSError | None = None
@@ -44,7 +44,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for opened in sockets:
             opened.close()
-        raise FailedPrecondition(
+        raise Unavailable(
             f"cannot listen on {host or '*'}, port {port}: {error.strerror}"
         ) from error
     return sockets

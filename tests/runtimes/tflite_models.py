@@ -92,7 +92,7 @@ def _tensor(tensor: T, buffers: list[Any]) -> Any:
     packed.buffer = 0
     if tensor.data is not None:
         buffer = schema.BufferT()
-        buffer.data = list(tensor.data.tobytes())
+        buffer.data = np.frombuffer(tensor.data.tobytes(), np.uint8)
         packed.buffer = len(buffers)
         buffers.append(buffer)
     if tensor.quantization:
@@ -117,7 +117,7 @@ def _entry(graph: Graph, index: int) -> Any:
 
 
 def affine(scale: float, shift: float, signature: str = "", dynamic: bool = False) -> Graph:
-    """y = scale * x + shift, FP32 [1, 3]; ``dynamic`` declares the batch as -1."""
+    """m = scale * x, y = m + shift, FP32 [1, 3]; ``dynamic`` declares the batch as -1."""
     shape, any_rows = [1, 3], [-1, 3] if dynamic else None
     return Graph(
         [
@@ -132,7 +132,7 @@ def affine(scale: float, shift: float, signature: str = "", dynamic: bool = Fals
             Op(Ops.ADD, [3, 2], [4], (schema.BuiltinOptions.AddOptions, schema.AddOptionsT())),
         ],
         [0],
-        [4],
+        [4, 3],
         signature,
     )
 
@@ -197,15 +197,14 @@ def gather(rows: int) -> Graph:
     )
 
 
-def sum_of(count: int) -> Graph:
-    """y = x0 + x1 + …, FP32 [1, 2] each."""
-    names = [T(f"x{i}", [1, 2]) for i in range(count)]
-    options = (schema.BuiltinOptions.AddNOptions, schema.AddNOptionsT())
+def heavy(megabytes: int) -> Graph:
+    """y = x W, W random FP32, x [1, 256]."""
+    columns = megabytes * 1024
+    table = np.random.default_rng(0).random((columns, 256), dtype=np.float32)
+    options = (schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT())
     return Graph(
-        [*names, T("y", [1, 2])],
-        [Op(Ops.ADD_N, list(range(count)), [count], options)],
-        list(range(count)),
-        [count],
+        [T("x", [1, 256]), T("w", [columns, 256], data=table), T("y", [1, columns])],
+        [Op(Ops.FULLY_CONNECTED, [0, 1, -1], [2], options)],
+        [0],
+        [2],
     )
-
-

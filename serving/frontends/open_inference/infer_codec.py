@@ -7,6 +7,7 @@ bytes are not copied; what is left is small. Answers are put together the same w
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -233,28 +234,40 @@ def encode(
     if classified:
         response = classification.apply(response, classified)
     metadata = response.model
-    head = wire.ModelInferResponse(
-        model_name=metadata.name, model_version=str(metadata.version), id=request_id
-    )
-    tails: list[Any] = [b""]
+    names: list[tuple[str, str, tuple[int, ...]]] = []
+    parts: list[Any] = [b"", b""]
     for name, array in response.outputs.items():
         dtype = name_of(array.dtype)
-        head.outputs.add(name=name, datatype=dtype, shape=array.shape)
+        names.append((name, dtype, array.shape))
         if dtype == "BYTES":
             data: Any = encode_bytes(array)
         elif array.nbytes < _CUT_ABOVE_BYTES:
             data = array.tobytes()
         else:
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        tails += (_RAW_OUTPUT_TAG, _varint_bytes(len(data)), data)
-    tails[0] = head.SerializeToString()
-    return b"".join(tails)
+        parts += (_raw_prefix(len(data)), data)
+    parts[0] = _head(metadata.name, metadata.version, tuple(names))
+    if request_id:
+        parts[1] = wire.ModelInferResponse(id=request_id).SerializeToString()
+    return b"".join(parts)
 
 
-def _varint_bytes(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+@functools.lru_cache(4096)
+def _head(model: str, version: int, outputs: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+    """Everything of an answer that is the same for all requests of one form."""
+    head = wire.ModelInferResponse(model_name=model, model_version=str(version))
+    for name, dtype, shape in outputs:
+        head.outputs.add(name=name, datatype=dtype, shape=shape)
+    data: bytes = head.SerializeToString()
+    return data
+
+
+@functools.lru_cache(4096)
+def _raw_prefix(size: int) -> bytes:
+    """Tag and length of a raw output."""
+    out = bytearray(_RAW_OUTPUT_TAG)
+    while size > 0x7F:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
     return bytes(out)

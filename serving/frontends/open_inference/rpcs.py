@@ -26,20 +26,22 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
     """The RPCs of the contract over ``plane``."""
 
     def infer(asked: Sequence[_Asked]) -> Sequence[bytes | CrossfadeError]:
-        answers: list[bytes | CrossfadeError | None] = []
+        answers: list[Any] = [None] * len(asked)
         queries: list[Query] = []
-        classified: list[Any] = []
-        for message, call in asked:
+        places: list[tuple[int, Any]] = []
+        for index, (message, call) in enumerate(asked):
             try:
-                query, wanted = to_query(message, call)
+                query, classified = to_query(message, call)
             except CrossfadeError as error:
-                answers.append(error)
-                continue
-            answers.append(None)
-            queries.append(query)
-            classified.append(wanted)
-        results = zip(plane.infer(queries) if queries else (), queries, classified, strict=True)
-        return [_answer(*next(results)) if answer is None else answer for answer in answers]
+                answers[index] = error
+            else:
+                queries.append(query)
+                places.append((index, classified))
+        if queries:
+            results = plane.infer(queries)
+            for (index, classified), query, result in zip(places, queries, results, strict=True):
+                answers[index] = _answer(result, query, classified)
+        return answers
 
     def load(request: Any, _: Call) -> Any:
         check_load(request.repository_name, request.parameters)

@@ -1,0 +1,219 @@
+"""The cases that every runtime's contract is tested with: a model, its inputs, its answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from crossfade.runtimes import registry
+from crossfade.runtimes.core.dtypes import NUMPY
+from crossfade.runtimes.core.model import Artifact, Runtime, Session, Tensors
+
+Rows = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model of one runtime.
+
+    Attributes:
+        needs: the library that must be importable.
+        build: writes the model into a version's folder.
+        opens: what the runtime opens in it; ``.`` is the folder itself.
+        damages: the file that is damaged to see what loading says.
+        inputs: makes inputs of so many rows.
+        answer: what the model must say to them.
+        heavy: writes a model of 16 MB of weights; it takes x FP32 [n, 256].
+        checks_shapes: whether a wrong shape is noticed at all.
+    """
+
+    name: str
+    platform: str
+    needs: str
+    build: Callable[[Path], object]
+    opens: str
+    damages: str
+    inputs: Rows
+    answer: Callable[[Tensors], dict[str, np.ndarray]]
+    heavy: Callable[[Path], object] | None = None
+    signature: str = "serving_default"
+    checks_shapes: bool = True
+    runtime: Callable[[], Runtime] | None = None
+
+    def load(self, folder: Path, instances: int = 1) -> Session:
+        runtime = self.runtime() if self.runtime else registry.create(self.platform)
+        return runtime.load(Artifact(folder / self.opens, "model", 1, instances))
+
+
+def floats(random: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    return {"x": random.normal(size=(rows, 3)).astype(np.float32)}
+
+
+def affine(inputs: Tensors) -> dict[str, np.ndarray]:
+    return {"y": 2 * inputs["x"] + 1, "m": 2 * inputs["x"]}
+
+
+def words(random: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    texts = np.empty((rows, 2), dtype=object)
+    texts.reshape(-1)[:] = [f"é{n}".encode() for n in random.integers(0, 1000, rows * 2)]
+    return {"x": texts}
+
+
+def _same(inputs: Tensors) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"]}
+
+
+def _upper(inputs: Tensors) -> dict[str, np.ndarray]:
+    texts = inputs["x"]
+    upper = np.array([[t.upper() for t in row] for row in texts], dtype=object)
+    return {"y": upper.reshape(texts.shape), "m": np.vectorize(len)(texts).astype(np.int32)}
+
+
+def _halves(random: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    x = random.integers(-50, 50, (rows, 3)).astype(NUMPY["BF16"])
+    return {"x": x, "shift": np.ones((rows, 3), np.float32)}
+
+
+def _affine_halves(inputs: Tensors) -> dict[str, np.ndarray]:
+    doubled = 2 * inputs["x"].astype(np.float32)
+    return {"y": (doubled + inputs["shift"]).astype(NUMPY["BF16"]), "m": doubled}
+
+
+def _write(name: str, builder: str, *arguments: object) -> Callable[[Path], object]:
+    """Puts off importing onnx or flatbuffers until the case runs."""
+
+    def build(folder: Path) -> None:
+        if name.endswith(".onnx"):
+            from tests.runtimes import onnx_models
+
+            content = getattr(onnx_models, builder)(*arguments)
+        else:
+            from tests.runtimes import tflite_models
+
+            content = tflite_models.build(getattr(tflite_models, builder)(*arguments))
+        (folder / name).write_bytes(content)
+
+    return build
+
+
+def _save(builder: str, *arguments: object) -> Callable[[Path], object]:
+    def build(folder: Path) -> None:
+        from tests.runtimes import saved_models
+
+        getattr(saved_models, builder)(folder, *arguments)
+
+    return build
+
+
+_FAKE = """
+behaviour: echo
+inputs: [{name: x, dtype: FP32, shape: [-1, 3]}]
+outputs: [{name: y, from: x}, {name: v, dtype: INT64, shape: [-1], value: 7}]
+"""
+
+
+def _fake(inputs: Tensors) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"], "v": np.full(len(inputs["x"]), 7)}
+
+
+def _example() -> Runtime:
+    """The example's runtime without installing it; test_custom_runtime.py installs it."""
+    file = Path(__file__).parents[2] / "examples/custom_runtime/crossfade_linear.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    runtime: Runtime = module.LinearRuntime()
+    return runtime
+
+
+_onnx = functools.partial(
+    Case,
+    platform="onnxruntime_onnx",
+    needs="onnxruntime",
+    opens="model.onnx",
+    damages="model.onnx",
+)
+_tflite = functools.partial(
+    Case,
+    platform="tflite",
+    needs="ai_edge_litert",
+    opens="model.tflite",
+    damages="model.tflite",
+)
+_saved = functools.partial(
+    Case,
+    platform="tensorflow_savedmodel",
+    needs="tensorflow",
+    opens=".",
+    damages="saved_model.pb",
+)
+_T = "model.tflite"
+
+CASES = [
+    _onnx(
+        name="onnx",
+        build=_write("model.onnx", "affine"),
+        inputs=floats,
+        answer=affine,
+        heavy=_write("model.onnx", "heavy", 16),
+    ),
+    _onnx(name="onnx-bytes", build=_write("model.onnx", "same", 8), inputs=words, answer=_same),
+    _onnx(
+        name="onnx-bf16",
+        build=_write("model.onnx", "bfloat16"),
+        inputs=_halves,
+        answer=_affine_halves,
+    ),
+    _tflite(
+        name="tflite",
+        build=_write(_T, "affine", 2.0, 1.0),
+        inputs=floats,
+        answer=affine,
+        heavy=_write(_T, "heavy", 16),
+    ),
+    _tflite(
+        name="tflite-signature",
+        build=_write(_T, "affine", 2.0, 1.0, "predict", True),
+        inputs=floats,
+        answer=affine,
+        signature="predict",
+    ),
+    _saved(
+        name="savedmodel",
+        build=_save("affine"),
+        inputs=floats,
+        answer=affine,
+        heavy=_save("heavy", 16),
+    ),
+    _saved(name="savedmodel-bytes", build=_save("strings"), inputs=words, answer=_upper),
+    Case(
+        name="custom-runtime",
+        platform="linear_npz",
+        needs="numpy",
+        build=lambda folder: np.savez(folder / "model.npz", W=2 * np.eye(3), b=np.ones(3)),
+        opens="model.npz",
+        damages="model.npz",
+        inputs=floats,
+        answer=affine,
+        checks_shapes=False,
+        runtime=_example,
+    ),
+    Case(
+        name="fake",
+        platform="fake",
+        needs="yaml",
+        build=lambda folder: (folder / "fake.yaml").write_text(_FAKE),
+        opens="fake.yaml",
+        damages="fake.yaml",
+        inputs=floats,
+        answer=_fake,
+        checks_shapes=False,
+    ),
+]
