@@ -18,7 +18,7 @@ class Workspace:
 
     @property
     def repository(self) -> Path:
-        """The ONNX models in Triton's layout, ``<model>/1/model.onnx``, without config files."""
+        """The ONNX models, ``<model>/1/model.onnx``."""
         return self.root / "models"
 
     def model_file(self, model: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,10 +37,17 @@ class Crossfade:
             raise PeerUnavailableError(f"`crossfade serve --help` failed: {reason}")
 
     def launch(self, workspace: Workspace, models: Sequence[str]) -> Launch:
-        """Serve the repository; it holds the benchmark's models and no others."""
+        """Lay out a repository of these models, without configuration files, and serve it."""
+        repository = workspace.peer_folder(self.name) / "repository"
+        shutil.rmtree(repository, ignore_errors=True)
+        for model in models:
+            version_folder = repository / model / "1"
+            version_folder.mkdir(parents=True)
+            # The same file: a server may refuse to follow a symbolic link out of its repository.
+            os.link(workspace.model_file(model), version_folder / "model.onnx")
         grpc_port, http_port, metrics_port = free_ports(3)
         command = [sys.executable, "-m", "crossfade", "serve"]
-        command += ["--model-repository", str(workspace.repository), "--host", HOST]
+        command += ["--model-repository", str(repository), "--host", HOST]
         command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
         command += ["--metrics-port", str(metrics_port)]
         return Launch(command, grpc_port)

@@ -79,17 +79,16 @@ class Server:
         began_s = time.perf_counter()
         for host in (self.grpc, self.http, self.metrics):
             host.start()
+        ports = {
+            "grpc_port": self.grpc.port,
+            "http_port": self.http.port,
+            "metrics_port": self.metrics.port,
+        }
+        _log.info("listening", extra={"host": self._config.host, **ports})
         self._manager.start()
-        _log.info(
-            "ready",
-            extra={
-                "grpc_port": self.grpc.port,
-                "http_port": self.http.port,
-                "metrics_port": self.metrics.port,
-                "models": len(self._manager.served()),
-                "seconds": round(time.perf_counter() - began_s, 3),
-            },
-        )
+        seconds = round(time.perf_counter() - began_s, 3)
+        models = len(self._manager.served())
+        _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
 
     def stop(self) -> None:
         """Is not ready at once, answers what is in flight, then closes everything. Once."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ A model repository is a folder with one folder a model. Each of these is served 
 signals: SIGTERM or Ctrl-C makes the server not ready at once, lets requests in flight finish for
 --shutdown-grace-s seconds, and ends with exit code 0. A second signal ends it at once.
 """
+# What threads get to end by themselves once the server has stopped.
+_STRAGGLERS_S = 2.0
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
 
 
@@ -128,7 +132,6 @@ def run(options: argparse.Namespace) -> int:
     settings["load_models"] = tuple(options.load_models)
     if options.load_models and options.model_control_mode != "explicit":
         raise InvalidArgument("--load-model needs --model-control-mode explicit")
-    server = Server(ServerConfig(**settings))
     asked_to_stop = threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -138,6 +141,7 @@ def run(options: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    server = Server(ServerConfig(**settings))
     failures: list[BaseException] = []
 
     def start() -> None:  # beside the main thread, so that a signal is heard while models load
@@ -151,10 +155,22 @@ def run(options: argparse.Namespace) -> int:
     starting.start()
     asked_to_stop.wait()
     server.stop()
-    starting.join(timeout=1)
     if failures:
         raise failures[0]
+    _end_with_stragglers()
     return 0
+
+
+def _end_with_stragglers() -> None:
+    """Ends the process if a thread is stuck in a library: nothing can interrupt it there."""
+    until_s = time.monotonic() + _STRAGGLERS_S
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until_s - time.monotonic()))
+            if thread.is_alive():
+                logging.getLogger(__name__).warning("ended while a model was still at work")
+                logging.shutdown()
+                os._exit(0)
 
 
 def _number(parser: argparse.ArgumentParser, name: str, help_text: str) -> None:

@@ -8,6 +8,7 @@ import enum
 import gc
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +29,7 @@ from crossfade.serving.repository.source import Source
 
 _log = logging.getLogger(__name__)
 # How long the end of the server waits for a model that is still loading or in use.
-_CLOSE_S = 10.0
+_CLOSE_S = 5.0
 
 
 class Mode(enum.Enum):
@@ -151,15 +152,21 @@ class Manager:
             self._poller.start()
 
     def close(self) -> None:
-        """Retires every version; those that hold leases close when these are back."""
+        """Retires every version; those that hold leases close when these are back.
+
+        What is still loading, or in use, after some seconds is left to the end of the process.
+        """
         self._stop.set()
+        until_s = time.monotonic() + _CLOSE_S
         if self._poller is not None:
             self._poller.join(_CLOSE_S)
         live = self.served()
-        for name in list(self._entries):
-            self._sync(name, None)
+        for name, entry in list(self._entries.items()):
+            if entry.lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+                entry.lock.release()
+                self._sync(name, None)
         for served in live:
-            served.wait_closed(_CLOSE_S)
+            served.wait_closed(max(0.0, until_s - time.monotonic()))
 
     def lease(self, ref: ModelRef) -> Served:
         """See ``Resolver.lease``; the lease is also the version's record."""

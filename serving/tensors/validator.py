@@ -111,8 +111,8 @@ class Validator:
                 f"input '{name}' has a dimension of {min(shape)} in its shape {_list(shape)};"
                 " every dimension must be positive"
             )
-        count = math.prod(shape)
-        if count > MAX_ELEMENTS or len(shape) > MAX_DIMENSIONS:
+        # Dimensions first: the product of a million of them would take hours.
+        if len(shape) > MAX_DIMENSIONS or (count := math.prod(shape)) > MAX_ELEMENTS:
             raise InvalidArgument(
                 f"input '{name}' with shape {_list(shape)} exceeds the maximum allowed value of"
                 f" {MAX_ELEMENTS} elements and {MAX_DIMENSIONS} dimensions"

@@ -27,6 +27,7 @@ from crossfade.serving.transport.http_workers import Workers
 LINGER_S: Final = 2.0
 # An answer up to this size is copied behind its head, which saves a system call and a packet.
 _JOINED_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 256 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
 BODY_READ_BYTES: Final = 256 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -34,12 +35,12 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Phase(enum.Enum):
-    """What a connection is waiting for."""
+    """Whose turn it is: BUSY is the server's, the others are the peer's."""
 
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    HANDLER = enum.auto()
-    WRITE = enum.auto()
+    HEAD = enum.auto()  # … to send a request line and headers
+    BODY = enum.auto()  # … to send a body
+    BUSY = enum.auto()  # a handler runs, or its answer is being written
+    TAKE = enum.auto()  # … to take what has been written
     CLOSE = enum.auto()
 
 
@@ -80,6 +81,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._body: BodyReader | None = None
         self._held_bytes = 0
         self._mark = 0
+        self._unsent = memoryview(b"")
         self._keep_alive = False
         self._is_whole = False
         self._token: CancelToken | None = None
@@ -122,7 +124,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer sends no more; returns whether the connection stays open for an answer."""
-        if self._phase in (_Phase.HANDLER, _Phase.WRITE):
+        if self._phase in (_Phase.BUSY, _Phase.TAKE):
             self._keep_alive = False
             if self._token:
                 self._token.set()
@@ -132,9 +134,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         return False
 
     def resume_writing(self) -> None:
-        """Everything has been written."""
-        if self._phase is _Phase.WRITE:
-            self._written()
+        """The peer has taken everything that was written."""
+        if self._phase is _Phase.TAKE:
+            self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever closed it."""
@@ -153,14 +155,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Ends the connection if the peer has kept it waiting for too long."""
         if now_s < self._deadline:
             return
-        if self._phase is _Phase.CLOSE:
+        if self._phase in (_Phase.TAKE, _Phase.CLOSE):
             self.abort()
-        elif self._phase is _Phase.WRITE:
-            left = self._transport.get_write_buffer_size()
-            if left >= self._mark:
-                self.abort()
-            self._mark = left
-            self._deadline = now_s + self._limits.write_timeout_s
         elif self._phase is _Phase.BODY and self._body:
             window_s = self._limits.body_timeout_s
             if self._body.size - self._mark < window_s * self._limits.body_bytes_per_s:
@@ -244,7 +240,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refuse(error)
 
     def _run_handler(self, head: Head, body: bytes) -> None:
-        self._phase = _Phase.HANDLER
+        self._phase = _Phase.BUSY
         self._deadline = math.inf
         self._token = token = CancelToken()
         request = HttpRequest(head.method, head.path, head.headers, body, self._peer, token)
@@ -253,7 +249,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _deliver(self, answer: Answer) -> None:
         self._token = None  # a later disconnect is no concern of a request that is done
         self._release_body()
-        if self._phase is _Phase.HANDLER:
+        if self._phase is _Phase.BUSY:
             self._send(answer)
 
     def _release_body(self) -> None:
@@ -268,18 +264,30 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _send(self, answer: Answer) -> None:
         self._release_body()
-        self._phase = _Phase.WRITE
         self._keep_alive = self._keep_alive and not self._shared.draining
         head = answer.head + (b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n")
         body = b"" if self._head and self._head.method == "HEAD" else answer.body
         if len(body) <= _JOINED_BYTES:
-            self._transport.write(head + body)
+            self._unsent = memoryview(head + body)
         else:
             self._transport.write(head)
-            self._transport.write(memoryview(body))  # bytes would be copied once more
-        self._mark = self._transport.get_write_buffer_size()
-        if self._mark:
+            self._unsent = memoryview(body)
+        self._write()
+
+    def _write(self) -> None:
+        """Writes the next piece, once the last one is on its way: TLS would buffer everything."""
+        if self._phase is _Phase.CLOSE:
+            return
+        # TLS calls resume_writing within write: not in this phase.
+        self._phase = _Phase.BUSY
+        self._deadline = math.inf
+        piece, self._unsent = self._unsent[:_PIECE_BYTES], self._unsent[_PIECE_BYTES:]
+        self._transport.write(piece)
+        if self._transport.get_write_buffer_size():
+            self._phase = _Phase.TAKE
             self._deadline = time.monotonic() + self._limits.write_timeout_s
+        elif self._unsent:
+            asyncio.get_running_loop().call_soon(self._write)
         else:
             self._written()
 
@@ -298,11 +306,12 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _close(self, *, linger: bool = False) -> None:
         self._phase = _Phase.CLOSE
-        self._deadline = time.monotonic() + LINGER_S
         self._inbox.clear()
         if not linger:
+            self._deadline = math.inf
             self._transport.close()
             return
+        self._deadline = time.monotonic() + LINGER_S
         self._transport.resume_reading()
         if self._transport.can_write_eof():
             try:

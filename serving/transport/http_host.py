@@ -25,6 +25,8 @@ from crossfade.serving.transport.listening import BACKLOG, listen
 
 # How often deadlines are looked at. One timer for all connections: moving a deadline is free.
 _CHECK_S: Final = 1.0
+# How long a peer may take to say goodbye, as TLS wants it; idle ones do not.
+_TLS_SHUTDOWN_S: Final = 5.0
 
 
 class HttpHost:
@@ -128,6 +130,7 @@ class HttpHost:
                 backlog=BACKLOG,
                 ssl=self._tls,
                 ssl_handshake_timeout=limits.header_timeout_s if self._tls else None,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN_S if self._tls else None,
             )
             for opened in sockets
         ]
@@ -141,6 +144,12 @@ class HttpHost:
     async def _drain(self, grace_s: float) -> None:
         shared = self._shared
         shared.draining = True
+        # First only the accepting stops: a connection that has been accepted a moment ago would
+        # trip over its closed server in asyncio, and stay open.
+        for server in self._servers:
+            for opened in server.sockets:
+                self._loop.remove_reader(opened.fileno())
+        await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for connection in tuple(shared.connections):

@@ -25,7 +25,7 @@ class HttpLimits:
         body_timeout_s: how long a body may take (408) unless it is large and keeps coming …
         body_bytes_per_s: … at this rate or more in each period of ``body_timeout_s``, so that a
             large upload over a slow line gets through.
-        write_timeout_s: how long a client may take nothing of an answer that waits for it.
+        write_timeout_s: how long a client may leave 256 KiB of its answer waiting.
         idle_timeout_s: how long a connection is kept open between two requests.
         max_connections: connections open at the same time; the next one is told 503.
         max_waiting: requests of one kind of access that wait for a thread (429).

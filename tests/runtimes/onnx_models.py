@@ -22,12 +22,14 @@ def model(
     inputs: Sequence[Any],
     outputs: Sequence[Any],
     weights: Sequence[Any] = (),
+    *,
     domains: Sequence[tuple[str, int]] = (),
+    opset: int = 17,
 ) -> bytes:
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializer=list(weights))
-    opsets = [helper.make_opsetid(domain, version) for domain, version in (("", 17), *domains)]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in (("", opset), *domains)]
     built = helper.make_model(graph, opset_imports=opsets)
-    built.ir_version = 8
+    built.ir_version = 9
     return built.SerializeToString()
 
 
@@ -63,9 +65,10 @@ def bfloat16() -> bytes:
     )
 
 
-def same(kind: int, shape: Sequence[Any] | None = ("n", 2)) -> bytes:
+def same(kind: int, shape: Sequence[Any] | None = ("n", 2), opset: int = 17) -> bytes:
     """y = x."""
-    return model([node("Identity", "x", "y")], [value("x", kind, shape)], [value("y", kind, shape)])
+    x, y = value("x", kind, shape), value("y", kind, shape)
+    return model([node("Identity", "x", "y")], [x], [y], opset=opset)
 
 
 def heavy(megabytes: int) -> bytes:

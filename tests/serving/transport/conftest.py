@@ -123,6 +123,16 @@ class Client:
         except TimeoutError:
             return False
 
+    def is_gone(self) -> bool:
+        """Whether the server has closed its side, whatever it has sent before."""
+        try:
+            self._reader.read()
+            return True
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+
     def close(self) -> None:
         self._reader.close()
         self.sock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import struct
@@ -103,10 +104,8 @@ def test_malformed(http: Start, data: bytes) -> None:
 
 def send_quietly(client: Any, data: bytes) -> None:
     """Sends until the server does not want to read any more."""
-    try:
+    with contextlib.suppress(OSError):
         client.send(data)
-    except OSError:
-        pass
 
 
 @pytest.mark.parametrize("cut", [10, 40, 90])
@@ -283,7 +282,7 @@ def test_body_in_single_bytes_costs_no_memory(http: Start) -> None:
     assert memory.growth < 8 * MIB
 
 
-def test_bodies_are_bounded_together(http: Start, eventually: Eventually) -> None:
+def test_bodies_are_bounded_together(http: Start) -> None:
     server = http(body_bytes=MIB, buffered_bytes=3 * MIB)
     ask = POST.replace(b"/echo", b"/wait") + b"Content-Length: %d\r\n\r\n" % MIB + bytes(MIB)
     clients = [server.connect(ask) for _ in range(3)]
@@ -292,10 +291,8 @@ def test_bodies_are_bounded_together(http: Start, eventually: Eventually) -> Non
     reply = server.ask(small)
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert server.is_live()
-    clients.pop().close()  # what it held is free at once
-    eventually(lambda: server.ask(small).status == 200)
     server.service.release.set()
-    assert [client.reply().status for client in clients] == [200] * 2
+    assert [client.reply().status for client in clients] == [200] * 3
     assert server.ask(ask.replace(b"/wait", b"/echo")).status == 200
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ GET = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def host_on(address: str, port: int = 0) -> HttpHost:
+def host_on(address: str, port: int = 0, threads: int = 1) -> HttpHost:
     class Nobody:
         def check(self, *_: object) -> None:
             """Anybody may do anything."""
 
-    return HttpHost([], Nobody(), HttpLimits(), host=address, port=port, threads=1)
+    return HttpHost([], Nobody(), HttpLimits(), host=address, port=port, threads=threads)
 
 
 # Starting.
@@ -57,7 +57,7 @@ def test_addresses(address: str, client: str) -> None:
     host = host_on(address)
     host.start()
     try:
-        connection = http.client.HTTPConnection(client, host.port, timeout=5)
+        connection = HTTPConnection(client, host.port, timeout=5)
         connection.request("GET", "/")
         assert connection.getresponse().status == 404
         connection.close()
@@ -86,22 +86,14 @@ def test_port_in_use(http: Start) -> None:
 
 
 def test_unknown_host_name() -> None:
-    with pytest.raises(Unavailable, match="cannot listen on no-such-host.invalid"):
+    with pytest.raises(Unavailable, match="cannot listen on no-such-host"):
         host_on("no-such-host.invalid").start()
 
 
 def test_start_fails_cleanly() -> None:
-    host = HttpHost(
-        [],
-        Any,
-        HttpLimits(),
-        host="127.0.0.1",
-        port=0,
-        threads=1,
-        tls="no context",  # type: ignore[arg-type]
-    )
+    host = host_on("127.0.0.1", threads=0)
     before = threading.active_count()
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="max_workers"):
         host.start()
     assert threading.active_count() == before
 
@@ -203,6 +195,15 @@ def test_a_handler_that_outlives_the_grace(http: Start) -> None:
     assert all(client.is_closed() for client in (busy, *queued))
 
 
+def test_stopping_while_clients_connect(http: Start) -> None:
+    """Whoever has been accepted is answered or closed; asyncio loses some if it is not careful."""
+    for _ in range(20):
+        server = http()
+        clients = [server.connect(GET) for _ in range(20)]
+        server.host.stop(grace_s=2)
+        assert all(client.is_gone() for client in clients)
+
+
 # TLS.
 
 
@@ -245,8 +246,8 @@ def test_tls(http: Start, contexts: Contexts) -> None:
     connection.close()
 
 
-def tls_client(server: Any, contexts: Contexts) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection("127.0.0.1", server.port, context=contexts[1], timeout=10)
+def tls_client(server: Any, contexts: Contexts) -> HTTPSConnection:
+    return HTTPSConnection("127.0.0.1", server.port, context=contexts[1], timeout=10)
 
 
 def test_tls_refusals_and_cancellation(http: Start, contexts: Contexts) -> None:
@@ -269,7 +270,7 @@ def test_tls_handshakes(http: Start, contexts: Contexts) -> None:
     server = http(tls=contexts[0], header_timeout_s=0.5)
     stalled = server.connect()
     plain = server.connect(GET)
-    assert plain.is_closed() or True
+    assert plain.is_closed()
     assert stalled.is_closed(3)
     late = server.connect(b"\x16\x03")
     time.sleep(0.1)
@@ -286,6 +287,6 @@ def test_tls_client_that_does_not_read(http: Start, contexts: Contexts) -> None:
     started = time.monotonic()
     server.host.stop(grace_s=5)
     assert time.monotonic() - started < 3
-    with pytest.raises((http.client.IncompleteRead, OSError)):
+    with pytest.raises((IncompleteRead, OSError)):
         answer.read()
     connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import timeit
 
@@ -29,31 +30,36 @@ def test_a_token_calls_back_once() -> None:
 
 def test_a_callback_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     token, calls = CancelToken(), []
-    token.subscribe(lambda: [][0])
+    token.subscribe(lambda: calls.remove("absent"))
     token.subscribe(lambda: calls.append("called"))
     token.set()
     assert calls == ["called"]
-    assert "IndexError" in caplog.text
+    assert "ValueError" in caplog.text
 
 
 def test_subscribers_race_with_set() -> None:
     for _ in range(200):
-        token, calls = CancelToken(), []
-        barrier = threading.Barrier(3)
+        race()
 
-        def subscribe(token: CancelToken = token, calls: list[int] = calls) -> None:
-            barrier.wait()
-            for n in range(20):
-                token.subscribe(lambda n=n: calls.append(n))  # type: ignore[misc]
 
-        threads = [threading.Thread(target=subscribe) for _ in range(2)]
-        for thread in threads:
-            thread.start()
+def race() -> None:
+    token = CancelToken()
+    calls: list[int] = []
+    barrier = threading.Barrier(3)
+
+    def subscribe() -> None:
         barrier.wait()
-        token.set()
-        for thread in threads:
-            thread.join()
-        assert sorted(calls) == sorted([*range(20)] * 2)
+        for n in range(20):
+            token.subscribe(functools.partial(calls.append, n))
+
+    threads = [threading.Thread(target=subscribe) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    token.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(calls) == sorted([*range(20)] * 2)
 
 
 def test_a_token_is_cheap() -> None:
@@ -88,7 +94,7 @@ def test_status_lines(status: int, line: bytes) -> None:
 def test_no_content() -> None:
     answer = encode(HttpResponse(204, b"ignored"))
     assert answer.body == b""
-    assert b"Content" not in answer.head
+    assert b"Content-" not in answer.head
 
 
 @pytest.mark.parametrize(

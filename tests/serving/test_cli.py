@@ -1,0 +1,94 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ServerProcess
+
+
+def crossfade(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crossfade", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, input=stdin, timeout=100, check=False
+    )
+
+
+def test_help_teaches() -> None:
+    for command in ("serve", "inspect", "infer"):
+        done = crossfade(command, "--help")
+        assert done.returncode == 0
+        assert "examples:" in done.stdout
+    assert "exit codes:" in crossfade("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["serve"], 2, "--model-repository"),
+        (["serve", "--model-repository", "nowhere"], 1, "'nowhere' is not a folder"),
+        (["serve", "--model-repository", ".", "--grpc-port", "99999"], 2, "not a port"),
+        (["serve", "--model-repository", "nope://x"], 1, "nope://"),
+        (["serve", "--model-repository", ".", "--load-model", "x"], 1, "explicit"),
+        (["inspect", "nowhere"], 1, "nothing at"),
+        (["infer", "m", "{}", "--url", "127.0.0.1:1", "--timeout-s", "5"], 1, "no server answers"),
+        (["dance"], 2, "invalid choice"),
+    ],
+)
+def test_errors_are_readable(arguments: list[str], code: int, says: str) -> None:
+    done = crossfade(*arguments)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_tells_what_an_export_is(digits: Path) -> None:
+    done = crossfade("inspect", digits / "models" / "digits_automl")
+    assert done.returncode == 0, done.stderr
+    for part in ("AutoML Vision Edge export", "crossfade[tflite]", "zero, one", "image: UINT8"):
+        assert part in done.stdout
+
+
+def test_inspect_as_json_of_a_file(digits: Path) -> None:
+    path = digits / "models" / "digits_custom" / "1" / "model.onnx"
+    (report,) = json.loads(crossfade("inspect", path, "--json").stdout)
+    assert report["platform"] == "onnxruntime_onnx"
+    assert report["signatures"]["serving_default"]["inputs"] == {
+        "image": {"dtype": "FP32", "shape": [-1, 1, 8, 8]}
+    }
+    assert report["memory_bytes_at_most"] > path.stat().st_size
+
+
+def test_inspect_of_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    assert crossfade("inspect", tmp_path).returncode == 1
+    (tmp_path / "model.onnx").write_bytes(b"garbage")
+    done = crossfade("inspect", tmp_path / "model.onnx")
+    assert done.returncode == 1
+    assert "cannot be loaded here" in done.stdout
+
+
+def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
+    server = serve("--model-repository", digits / "models")
+    picture = digits / "images" / "three_0.png"
+    to = ("--url", server.grpc)
+    done = crossfade("infer", "digits_automl", picture, "--top", "2", *to)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2].strip().endswith(":3:three")
+    assert "64x64 -> 32x32 (bilinear)" in done.stderr
+
+    zeros = json.dumps([[[0.0] * 8] * 8])
+    done = crossfade("infer", "digits_custom", "-", "--json", *to, stdin=zeros)
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "digits_custom"
+    assert sum(answer["outputs"]["probabilities"][0]) == pytest.approx(1)
+
+    done = crossfade("infer", "digits_custom", picture, *to)
+    assert done.returncode == 1
+    assert "how a picture becomes that is not known" in done.stderr
+    assert "unknown model" in crossfade("infer", "nope", "{}", *to).stderr
