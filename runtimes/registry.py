@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import logging
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Final, cast
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import Runtime
 
+_log = logging.getLogger(__name__)
 GROUP: Final = "crossfade.runtimes"
 
 
@@ -74,11 +76,16 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
 @functools.cache
 def entries() -> Mapping[str, Entry]:
     """All platforms by name; a third party cannot take a built-in name."""
-    found: dict[str, Entry] = {}
+    table = dict(BUILT_IN)  # first, so that nobody else's pattern takes built-in files either
     for point in importlib.metadata.entry_points(group=GROUP):
-        patterns = tuple(getattr(point.load(), "patterns", ()))
-        found[point.name] = Entry(point.value, patterns)
-    return {**found, **BUILT_IN}
+        try:
+            patterns = tuple(getattr(point.load(), "patterns", ()))
+        except Exception:
+            # One broken distribution must not cost the others; ``create`` says what is wrong.
+            _log.exception("the runtime of platform '%s' cannot be imported", point.name)
+            patterns = ()
+        table.setdefault(point.name, Entry(point.value, patterns))
+    return table
 
 
 def resolve(platform: str) -> str:

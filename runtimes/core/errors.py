@@ -45,6 +45,11 @@ class Code(enum.Enum):
     INTERNAL = "INTERNAL"
 
 
+def escape(text: str) -> str:
+    """Shortens and escapes what a client sent, for a message or a log."""
+    return text[:128].encode("unicode_escape").decode("ascii")
+
+
 class CrossfadeError(Exception):
     """Base of all errors that may cross a public door.
 

@@ -7,41 +7,54 @@ the rows, an LSTM keeps state. Nothing in the file says which, so it is tried.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from crossfade.runtimes.core.model import Tensor, Tensors
-from crossfade.runtimes.litert.interpreter import Call
+from crossfade.runtimes.litert.interpreter import Call, Details
 
 _SEED: Final = 20_260_101
 
 
-def trial(call: Call, stack: bool) -> tuple[Mapping[str, tuple[int, ...]], bool]:
-    """Runs two rows alone and then, if ``stack``, together.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trial:
+    """What trying a signature out has shown.
 
-    Returns:
-        The outputs' shapes for one row (empty if the model refused the made-up values), and
-        whether two rows together gave what each gave alone.
+    Attributes:
+        outputs: LiteRT's details of the outputs for one row.
+        shapes: the outputs' shapes for one row; empty if the model refused the made-up values.
+        stackable: two rows together gave what each gave alone.
+        steady: the same row gave the same answer twice; a model with state does not.
     """
+
+    outputs: Details
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    stackable: bool = False
+    steady: bool = True
+
+
+def trial(call: Call, stack: bool) -> Trial:
+    """Runs two rows alone and, if ``stack``, together."""
     random = np.random.default_rng(_SEED)
     first, second = ({n: _row(d, random) for n, d in call.inputs.items()} for _ in range(2))
     try:
-        alone = call(first, None), call(second, None)
+        one, two, again = (call(row, None) for row in (first, second, first))
     except Exception:
-        return {}, False
-    shapes = {name: array.shape for name, array in alone[0].items()}
-    leading = [array.shape[:1] for array in (*first.values(), *alone[0].values())]
-    if not stack or any(lead != (1,) for lead in leading):
-        return shapes, False
+        return Trial(call.outputs())
+    outputs, shapes = call.outputs(), {name: array.shape for name, array in one.items()}
+    steady = _same(again, one)
+    leading = [array.shape[:1] for array in (*first.values(), *one.values())]
+    if not stack or not steady or any(lead != (1,) for lead in leading):
+        return Trial(outputs, shapes, False, steady)
     try:
         together = call({n: np.concatenate([first[n], second[n]]) for n in first}, None)
-        again = call(first, None)
     except Exception:
-        return shapes, False
-    expected = {n: np.concatenate([alone[0][n], alone[1][n]]) for n in shapes}
-    return shapes, _same(together, expected) and _same(again, alone[0])
+        return Trial(outputs, shapes)
+    expected = {n: np.concatenate([one[n], two[n]]) for n in shapes}
+    return Trial(outputs, shapes, _same(together, expected))
 
 
 def _row(details: Mapping[str, Any], random: np.random.Generator) -> Tensor:

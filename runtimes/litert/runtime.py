@@ -69,19 +69,26 @@ class LiteRtRuntime:
             except Exception as error:
                 raise failure.of_load(error, artifact.path) from error
 
-        signatures = _describe(open_one(), options)
-        return LiteRtSession(open_one, signatures, artifact.instances, options.dequantize)
-
-
-def _describe(instance: Instance, options: LiteRtOptions) -> dict[str, Signature]:
-    signatures = {}
-    for name, call in instance.items():
+        first = open_one()
         # A delegate's device is not for trying things out.
-        shapes, any_rows = (
-            ({}, False) if options.delegate else rows.trial(call, options.resize_batch)
-        )
-        signatures[name] = read(call, shapes, any_rows, options.dequantize)
-    return signatures
+        tried = {
+            name: rows.Trial(call.outputs())
+            if options.delegate
+            else rows.trial(call, options.resize_batch)
+            for name, call in first.items()
+        }
+        signatures = {n: read(call, tried[n], options.dequantize) for n, call in first.items()}
+        steady = all(found.steady for found in tried.values())
+        if not steady:
+            _log.warning(
+                "model %s answers the same input differently each time: it keeps state between "
+                "requests, whoever sends them, or draws random numbers",
+                artifact.name,
+            )
+        if not steady or any(call.broken for call in first.values()):
+            first = open_one()
+        pool = Pool([first, *(open_one() for _ in range(artifact.instances - 1))])
+        return LiteRtSession(open_one, pool, signatures, options.dequantize)
 
 
 class LiteRtSession:
@@ -93,16 +100,20 @@ class LiteRtSession:
     """
 
     def __init__(
-        self, open_one: Opener, signatures: Mapping[str, Signature], instances: int, real: bool
+        self,
+        open_one: Opener,
+        pool: Pool[Instance],
+        signatures: Mapping[str, Signature],
+        real: bool,
     ) -> None:
         self.signatures = signatures
         self._open_one = open_one
+        self._pool = pool
         self._specs = {
             name: {spec.name: spec for spec in signature.inputs}
             for name, signature in signatures.items()
         }
-        first = open_one()
-        self._pool = Pool([first, *(open_one() for _ in range(instances - 1))])
+        first = pool.take()
         ins = {name: _quantized_among(call.inputs) for name, call in first.items()}
         outs = {name: _quantized_among(call.outputs()) for name, call in first.items()}
         self.quantization: Mapping[str, Parameters] = {
@@ -110,6 +121,7 @@ class LiteRtSession:
             for found in (*ins.values(), *outs.values())
             for name, (parameters, _) in found.items()
         }
+        pool.give(first)
         self._to_stored = ins if real else {name: {} for name in first}
         self._to_real = outs if real else {name: {} for name in first}
 

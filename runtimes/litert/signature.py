@@ -12,26 +12,29 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Signature, TensorSpec
 from crossfade.runtimes.litert.interpreter import Call
 from crossfade.runtimes.litert.quantization import Parameters
+from crossfade.runtimes.litert.rows import Trial
 
 Shape = tuple[int, ...]
 
 
-def read(call: Call, shapes: Mapping[str, Shape], any_rows: bool, dequantize: bool) -> Signature:
+def read(call: Call, tried: Trial, dequantize: bool) -> Signature:
     """Returns one signature.
 
     Args:
         call: the signature to describe.
-        shapes: the outputs' shapes in a trial run of one row, where there was one.
-        any_rows: rows may be stacked: leading dimensions become -1.
+        tried: what a trial showed; if rows may be stacked, leading dimensions become -1.
         dequantize: quantised tensors are FP32 to the outside.
     """
+    any_rows = tried.stackable
     inputs = [
         TensorSpec(name, _dtype(name, d, dequantize), _rows(_declared(d), any_rows))
         for name, d in call.inputs.items()
     ]
     outputs = [
-        TensorSpec(name, _dtype(name, d, dequantize), _rows(_seen(d, shapes.get(name)), any_rows))
-        for name, d in call.outputs().items()
+        TensorSpec(
+            name, _dtype(name, d, dequantize), _rows(_seen(d, tried.shapes.get(name)), any_rows)
+        )
+        for name, d in tried.outputs.items()
     ]
     return Signature(tuple(inputs), tuple(outputs), batched=any_rows and bool(inputs))
 

@@ -1,9 +1,9 @@
 """The runtime of platform ``tensorflow_savedmodel`` and its session.
 
 Models are loaded as TensorFlow Serving loads them, into a graph and a ``tf.compat.v1.Session``,
-those of TensorFlow 2 too. Measured against ``tf.saved_model.load`` (2.21): it refuses what that
-cannot load (an input named ``in``, a shape that disagrees with the graph) in no case, a small
-model answers in 213 instead of 269 µs, and ``close`` gives the variables back at once.
+those of TensorFlow 2 too. Against ``tf.saved_model.load`` (measured with 2.21) this loads what
+that refuses (an input named ``in``, a declared shape that disagrees with the graph), answers for a
+small model in 213 instead of 269 µs, and gives the variables back at ``close``.
 """
 
 from __future__ import annotations

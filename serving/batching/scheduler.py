@@ -76,6 +76,8 @@ class Scheduled:
         self._forming = False
         self._waiting: list[Entry] = []  # sorted by order
         self._sequence = itertools.count()
+        # Rows of the others may influence each other, or are no rows at all.
+        self._stackable = frozenset(n for n, s in inner.metadata.signatures.items() if s.batched)
         self._run_s = 0.0  # smoothed duration of a run, for the retry hint
 
     @property
@@ -93,6 +95,8 @@ class Scheduled:
             if enter:
                 try:
                     return (self._alone(requests[0], 0, "idle"),)
+                except Exception as error:
+                    return (Internal.hide(error, _log, f"model {self.metadata.name}"),)
                 finally:
                     self._pass_on()
         return self._wait(requests)
@@ -137,7 +141,8 @@ class Scheduled:
     def _entry(self, request: InferRequest, waiter: Waiter) -> Entry:
         queue = self._queue
         level = (request.priority or queue.default_priority) if queue.priority_levels else 0
-        key = key_of(request) if self.max_rows > 1 else None
+        stackable = self.max_rows > 1 and request.signature in self._stackable
+        key = key_of(request) if stackable else None
         entry = Entry(request, waiter, (level, next(self._sequence)), key)
         if queue.timeout_ms is not None:
             limit_s = time.monotonic() + queue.timeout_ms / 1000
@@ -200,7 +205,7 @@ class Scheduled:
         """Takes the first in line and all that may ride with it out of the queue."""
         self._drop_dead()
         reason = "idle"
-        if self.max_delay_s and self._waiting and self.max_rows > 1:
+        if self.max_delay_s and self._waiting and self._waiting[0].key is not None:
             reason = self._gather()
             self._drop_dead()
         if not self._waiting:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ A model repository is a folder with one folder a model. Each of these is served 
 signals: SIGTERM or Ctrl-C makes the server not ready at once, lets requests in flight finish for
 --shutdown-grace-s seconds, and ends with exit code 0. A second signal ends it at once.
 """
-# What threads get to end by themselves once the server has stopped.
-_STRAGGLERS_S = 2.0
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
 
 
@@ -122,7 +119,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serves until a signal; returns the exit code."""
+    """Serves until a signal, then ends the process with 0; raises what the start raised."""
     from crossfade.serving.app import logs
     from crossfade.serving.app.server import Server
 
@@ -132,15 +129,13 @@ def run(options: argparse.Namespace) -> int:
     settings["load_models"] = tuple(options.load_models)
     if options.load_models and options.model_control_mode != "explicit":
         raise InvalidArgument("--load-model needs --model-control-mode explicit")
-    asked_to_stop = threading.Event()
-
-    def on_signal(*_: object) -> None:
-        if asked_to_stop.is_set():
-            os._exit(1)
-        asked_to_stop.set()
-
+    # The kernel gives a signal to any thread, and Python's handler runs when the main thread next
+    # does: which, blocked, it may never. The wake-up pipe is written at once.
+    asked, ask = os.pipe()
+    os.set_blocking(ask, False)
+    signal.set_wakeup_fd(ask, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda *_: None)
     server = Server(ServerConfig(**settings))
     failures: list[BaseException] = []
 
@@ -149,28 +144,23 @@ def run(options: argparse.Namespace) -> int:
             server.start()
         except BaseException as error:
             failures.append(error)
-            asked_to_stop.set()
+            os.write(ask, b"!")
 
-    starting = threading.Thread(target=start, name="start", daemon=True)
-    starting.start()
-    asked_to_stop.wait()
+    threading.Thread(target=start, name="start", daemon=True).start()
+    os.read(asked, 1)
+    threading.Thread(target=_end_when_asked_again, args=(asked,), daemon=True).start()
     server.stop()
     if failures:
         raise failures[0]
-    _end_with_stragglers()
-    return 0
+    logging.shutdown()
+    # Everything is closed. The interpreter would now join the threads of its pools, and one that
+    # is stuck in a model or a library cannot be interrupted.
+    os._exit(0)
 
 
-def _end_with_stragglers() -> None:
-    """Ends the process if a thread is stuck in a library: nothing can interrupt it there."""
-    until_s = time.monotonic() + _STRAGGLERS_S
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(max(0.0, until_s - time.monotonic()))
-            if thread.is_alive():
-                logging.getLogger(__name__).warning("ended while a model was still at work")
-                logging.shutdown()
-                os._exit(0)
+def _end_when_asked_again(asked: int) -> None:
+    os.read(asked, 1)
+    os._exit(1)
 
 
 def _number(parser: argparse.ArgumentParser, name: str, help_text: str) -> None:

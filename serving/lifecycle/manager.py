@@ -19,12 +19,13 @@ from crossfade.runtimes.core.errors import (
     LoadFailed,
     NotFound,
     Unavailable,
+    escape,
 )
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.lifecycle import loader
 from crossfade.serving.lifecycle.policies import Snapshot, State, next_action, wanted_versions
 from crossfade.serving.lifecycle.served import Served
-from crossfade.serving.repository.layout import ModelFiles, check_name, escape, unknown_model
+from crossfade.serving.repository.layout import ModelFiles, check_name, unknown_model
 from crossfade.serving.repository.source import Source
 
 _log = logging.getLogger(__name__)

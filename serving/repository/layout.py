@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from typing import Final
 
-from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, LoadFailed, NotFound
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    InvalidArgument,
+    LoadFailed,
+    NotFound,
+    escape,
+)
 from crossfade.runtimes.registry import entries
 from crossfade.serving.config import model_config
 from crossfade.serving.config.model_config import ModelConfig
@@ -95,11 +101,6 @@ def unknown_model(name: str) -> CrossfadeError:
         except InvalidArgument as error:
             return error
     return NotFound(f"Request for unknown model: '{escape(name)}' is not found")
-
-
-def escape(text: str) -> str:
-    """Shortens and escapes what a client sent, for a message or a log."""
-    return text[:128].encode("unicode_escape").decode("ascii")
 
 
 def read_model(

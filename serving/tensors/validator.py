@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import ITEMSIZE, NUMPY
-from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import ModelMetadata, Tensor, TensorSpec
 from crossfade.serving.tensors.raw import RawTensor, decode_bytes
 
@@ -52,7 +52,7 @@ class Validator:
             shape = raw.shape
             if raw.dtype != spec.dtype:
                 raise InvalidArgument(
-                    f"inference input '{raw.name}' data-type is '{_shown(raw.dtype)}', but model"
+                    f"inference input '{raw.name}' data-type is '{escape(raw.dtype)}', but model"
                     f" '{self._model}' expects '{spec.dtype}'"
                 )
             count = self._count(raw.name, shape, spec)
@@ -85,7 +85,7 @@ class Validator:
         for name in names:
             if name not in self._outputs:
                 raise InvalidArgument(
-                    f"unexpected inference output '{_shown(name)}' for model '{self._model}'"
+                    f"unexpected inference output '{escape(name)}' for model '{self._model}'"
                 )
         if len(set(names)) != len(names):
             raise InvalidArgument("an output was requested more than once")
@@ -127,7 +127,7 @@ class Validator:
 
     def _unexpected(self, name: str) -> InvalidArgument:
         return InvalidArgument(
-            f"unexpected inference input '{_shown(name)}' for model '{self._model}'; it has"
+            f"unexpected inference input '{escape(name)}' for model '{self._model}'; it has"
             f" {sorted(self._plans)}"
         )
 
@@ -144,10 +144,6 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     if shape[1:] == wanted[1:]:  # the usual case: only the batch is free
         return wanted[0] in (-1, shape[0])
     return all(w in (s, -1) for w, s in zip(wanted, shape, strict=True))
-
-
-def _shown(text: str) -> str:
-    return text[:128].encode("unicode_escape").decode("ascii")
 
 
 def _list(shape: Sequence[int]) -> str:

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
 
 from crossfade.runtimes.core.errors import Code, CrossfadeError, Internal, Unavailable
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
+from crossfade.serving.transport.grpc_threads import MAX_WAITING, GrpcThreads
 
 _log = logging.getLogger(__name__)
 # RPCs that may wait for a thread; one more is refused with RESOURCE_EXHAUSTED.
@@ -45,11 +45,11 @@ class GrpcHost:
         max_message_bytes: int,
     ) -> None:
         self._address = address
-        self._pool = ThreadPoolExecutor(threads + _MAX_STREAMS, "grpc")
+        self._pool = GrpcThreads(threads + _MAX_STREAMS)
         self._server = grpc.server(
             self._pool,
             handlers=(_Table(rpcs, policy),),
-            maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG,
+            maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
                 ("grpc.max_receive_message_length", max_message_bytes),

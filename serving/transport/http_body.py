@@ -94,7 +94,7 @@ class ChunkedReader(BodyReader):
             while isinstance(event := self._parser.next_event(), h11.Data):
                 self._gather(event.data)
                 self._chunks += event.chunk_start
-                if self._chunks > 10**9 + _FREE_CHUNKS + self.size // _MEAN_CHUNK_BYTES:
+                if self._chunks > _FREE_CHUNKS + self.size // _MEAN_CHUNK_BYTES:
                     raise Refused(400, "the body comes in too many small chunks")
                 if self.size > self._limits.body_bytes:
                     raise too_large(self._limits)

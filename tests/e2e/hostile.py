@@ -24,7 +24,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 MAX_GROWTH_MIB = 64.0
 # What a client must never read: paths, and names of ours or of the libraries beneath.
 LEAK = re.compile(
-    r"/|\\\\|site-packages|Traceback|\.py\b|tmp|crossfade\.|serving\.|runtimes\.|numpy|ndarray|upb"
+    r"/|site-packages|Traceback|\.py\b|tmp|crossfade\.|serving\.|runtimes\.|numpy|ndarray|upb"
     r"|onnxruntime|orjson|pydantic|protobuf|h11|asyncio|zlib|grpc|Error\b|Exception|<class|0x[0-9a-f]+"
     r"|object at"
 )
@@ -83,7 +83,7 @@ def tensor(name: str, dtype: str, shape: Sequence[int], **parameters: Any) -> An
 def simple(*rows: int, raws: Sequence[bytes] | None = None, **fields: Any) -> Any:
     """A good request for ``simple``, or one with another shape or other bytes."""
     shape = rows or (1, 16)
-    request = pb.ModelInferRequest(model_name="simple", **fields)
+    request = pb.ModelInferRequest(**{"model_name": "simple", **fields})
     request.inputs.extend(tensor(name, "INT32", shape) for name in ("INPUT0", "INPUT1"))
     request.raw_input_contents.extend([ADDEND.tobytes()] * 2 if raws is None else raws)
     return request
@@ -134,8 +134,9 @@ def assert_clean(text: str, sent: Sequence[str] = ()) -> None:
 class Target:
     """One server under attack."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, root: Path) -> None:
         self.server = server
+        self.root = root
         self.channel = grpc.insecure_channel(
             server.grpc,
             options=(("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)),
@@ -277,14 +278,14 @@ def _reply(response: http.client.HTTPResponse) -> Reply:
 @contextlib.contextmanager
 def target(root: Path, *arguments: str) -> Iterator[Target]:
     """A server over the hostile tests' repository, in mode ``explicit`` with all models loaded."""
-    repository = make_repository(root)
+    repository = make_repository(root / "repository")
     server = ServerProcess(
         "--model-repository",
         str(repository),
         *("--model-control-mode", "explicit", "--load-model", "*"),
         *arguments,
     )
-    attacked = Target(server)
+    attacked = Target(server, repository)
     try:
         yield attacked
     finally:

@@ -6,9 +6,7 @@ Row 38, which is about frames, is in ``test_hostile_frames``.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import struct
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -146,7 +144,6 @@ WRONG = [
     case(5, "zero-dim", simple(1, 0, raws=[b"", b""]), "dimension of 0"),
     case(5, "zero-any", single("any", "FP32", [0], b""), "dimension of 0"),
     case(5, "huge-times-zero", single("any", "FP32", [2**62, 0], b""), "dimension of 0|maximum"),
-    case(5, "no-shape", second(shape=[]) if False else two_batches(), "batch size"),
     case(6, "batch-9-of-8", simple(9, 16, raws=[RAW * 9] * 2), "batch-size must be <= 8"),
     case(6, "two-batch-sizes", two_batches(), "batch size does not match"),
     case(7, "one-byte-less", simple(raws=[RAW, RAW[:-1]]), "Expected 64, got 63"),
@@ -155,7 +152,12 @@ WRONG = [
     case(8, "one-raw", simple(raws=[RAW]), "expected 2 raw input contents.*got 1"),
     case(9, "three-raws", simple(raws=[RAW] * 3), "expected 2 raw input contents.*got 3"),
     case(9, "an-empty-one-more", simple(raws=[RAW, RAW, b""]), "got 3"),
-    case(9, "raws-without-inputs", pb.ModelInferRequest(model_name="simple", raw_input_contents=[RAW]), "expected 0"),
+    case(
+        9,
+        "raws-without-inputs",
+        pb.ModelInferRequest(model_name="simple", raw_input_contents=[RAW]),
+        "expected 0",
+    ),
     case(10, "unknown-dtype", second(datatype="FLOAT128"), "data-type is 'FLOAT128'"),
     case(10, "empty-dtype", second(datatype=""), "data-type is ''"),
     case(10, "lower-case", second(datatype="int32"), "data-type is 'int32'"),
@@ -163,12 +165,12 @@ WRONG = [
     case(10, "nul-in-dtype", second(datatype="INT32\0"), r"'INT32\\x00'"),
     case(10, "control-in-dtype", second(datatype="\x1b[2J\r\n" + RTL), r"\\x1b\[2J\\r\\n\\u202e"),
     case(10, "long-dtype", second(datatype=LONG), "expects 'INT32'"),
-    case(10, "long-typed-dtype", contents(second(datatype=RTL + LONG)), "")
-    if False
-    else case(10, "typed-dtype", contents(single("any", RTL + "\r", [1])), "is not a data-type"),
+    case(10, "typed-dtype", contents(single("any", RTL + "\r", [1])), "is not a data-type"),
     case(11, "missing", renamed("INPUT0"), r"missing required input\(s\) \['INPUT1'\]"),
     case(11, "none", renamed(), "missing required"),
-    case(11, "unknown", renamed("INPUT0", "INPUT1", "INPUT2"), "unexpected inference input 'INPUT2'"),
+    case(
+        11, "unknown", renamed("INPUT0", "INPUT1", "INPUT2"), "unexpected inference input 'INPUT2'"
+    ),
     case(11, "duplicate", renamed("INPUT0", "INPUT0"), "already exists in request"),
     case(11, "empty-name", renamed("INPUT0", ""), "unexpected inference input ''"),
     case(11, "nul-in-name", renamed("INPUT0", "INPUT1\0"), r"'INPUT1\\x00'"),
@@ -187,19 +189,56 @@ WRONG = [
     *[
         case(16, f"version-{version[:12]!a}", simple(model_version=version), "specified version")
         for version in (
-            "../1", "-5", str(2**70), "0", "1 ", "+1", "1.0", "1e0", "0x1", "1\0", "\uff11", RTL, LONG,
+            "../1",
+            "-5",
+            str(2**70),
+            "0",
+            "1 ",
+            "+1",
+            "1.0",
+            "1e0",
+            "0x1",
+            "1\0",
+            "\uff11",
+            RTL,
+            LONG,
         )
     ],
     case(17, "raw-and-contents", contents(simple(), int_contents=[1] * 16), "contents field must"),
     case(17, "raw-and-empty-contents", contents(simple()), "contents field must not"),
     case(18, "short", contents(simple(raws=[]), int_contents=[1] * 15), "element size mismatch"),
     case(18, "wrong-field", contents(simple(raws=[]), fp32_contents=[1] * 16), "has fp32_contents"),
-    case(18, "two-fields", contents(single("long", "INT64", [1, 2]), int64_contents=[1, 2], int_contents=[1]), "has int_contents"),
+    case(
+        18,
+        "two-fields",
+        contents(single("long", "INT64", [1, 2]), int64_contents=[1, 2], int_contents=[1]),
+        "has int_contents",
+    ),
     case(18, "none", simple(raws=[]), "element size mismatch"),
-    case(18, "half", contents(single("half", "FP16", [1, 2]), fp32_contents=[1, 2]), "must be sent raw"),
-    case(18, "overflow", contents(single("tiny", "INT8", [1, 2]), int_contents=[1, 128]), "INT8 cannot hold"),
-    case(18, "text-short", contents(single("text", "BYTES", [1, 2]), bytes_contents=[b"a"]), "element size mismatch"),
-    case(19, "length-2^32-1", words(b"\xff" * 4 + b"abc" + bytes(4)), "4294967295 bytes, but 7 are left"),
+    case(
+        18,
+        "half",
+        contents(single("half", "FP16", [1, 2]), fp32_contents=[1, 2]),
+        "must be sent raw",
+    ),
+    case(
+        18,
+        "overflow",
+        contents(single("tiny", "INT8", [1, 2]), int_contents=[1, 128]),
+        "INT8 cannot hold",
+    ),
+    case(
+        18,
+        "text-short",
+        contents(single("text", "BYTES", [1, 2]), bytes_contents=[b"a"]),
+        "element size mismatch",
+    ),
+    case(
+        19,
+        "length-2^32-1",
+        words(b"\xff" * 4 + b"abc" + bytes(4)),
+        "4294967295 bytes, but 7 are left",
+    ),
     case(19, "cut-length", words(elements(b"ab") + b"\1\0"), "need at least 8|elements due"),
     case(19, "cut-length-later", words(elements(b"abcdefgh") + b"\1\0"), "2 elements due"),
     case(19, "one-less", words(elements(b"abcdefgh")), "2 elements due"),
@@ -224,15 +263,21 @@ WRONG = [
     case(21, "2^31", classes(number(2**31)), "'classification' must be"),
     case(21, "bool", classes(Parameter(bool_param=True)), "'classification' must be"),
     case(21, "text", classes(text("1")), "'classification' must be"),
-    case(21, "of-text", wanting("x", of=words(elements(b"a", b"b")), classification=number(1)), "numeric"),
-]  # fmt: skip
+    case(
+        21,
+        "of-text",
+        wanting("x", of=words(elements(b"a", b"b")), classification=number(1)),
+        "numeric",
+    ),
+]
 
 
 @pytest.mark.parametrize(("request_", "says"), WRONG)
 def test_wrong_request(attacked: Target, request_: Any, says: str) -> None:
     with attacked.survives():
         began_s = time.monotonic()
-        attacked.refused(request_, "INVALID_ARGUMENT", says)
+        sent = [own for own in (request_.model_name, request_.model_version) if own]
+        attacked.refused(request_, "INVALID_ARGUMENT", says, sent=sent)
         assert time.monotonic() - began_s < 2
 
 
@@ -276,7 +321,9 @@ def test_unknown_name(attacked: Target, name: str, code: str, says: str) -> None
         ):
             attacked.refused(message, code, says, method=method, sent=sent)
         message = pb.ModelStatisticsRequest(name=name)
-        attacked.refused(message, "INVALID_ARGUMENT", "not available", method="ModelStatistics", sent=sent)
+        attacked.refused(
+            message, "INVALID_ARGUMENT", "not available", method="ModelStatistics", sent=sent
+        )
 
 
 @pytest.mark.parametrize(
@@ -337,11 +384,33 @@ def test_shared_memory_of_tensors(attacked: Target, request_: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        case(22, "register", "SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest(name="a", key="/../x", byte_size=64)),
-        case(22, "register-reserved", "SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest(name="triton_python_backend_shm_region_1", key="/x", offset=2**63, byte_size=2**63)),
+        case(
+            22,
+            "register",
+            "SystemSharedMemoryRegister",
+            pb.SystemSharedMemoryRegisterRequest(name="a", key="/../x", byte_size=64),
+        ),
+        case(
+            22,
+            "register-reserved",
+            "SystemSharedMemoryRegister",
+            pb.SystemSharedMemoryRegisterRequest(
+                name="triton_python_backend_shm_region_1", key="/x", offset=2**63, byte_size=2**63
+            ),
+        ),
         case(22, "status", "SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest()),
-        case(22, "unregister", "SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest()),
-        case(22, "cuda", "CudaSharedMemoryRegister", pb.CudaSharedMemoryRegisterRequest(name="a", raw_handle=bytes(64))),
+        case(
+            22,
+            "unregister",
+            "SystemSharedMemoryUnregister",
+            pb.SystemSharedMemoryUnregisterRequest(),
+        ),
+        case(
+            22,
+            "cuda",
+            "CudaSharedMemoryRegister",
+            pb.CudaSharedMemoryRegisterRequest(name="a", raw_handle=bytes(64)),
+        ),
         case(39, "unknown", "Nothing", b""),
         case(39, "unknown-with-body", "ModelInfer2", simple()),
         case(39, "other-case", "serverlive", b""),
@@ -350,7 +419,7 @@ def test_shared_memory_of_tensors(attacked: Target, request_: Any) -> None:
         case(39, "parents", "/../../etc/passwd", b""),
         case(39, "long", "/" + "a" * 4000, b""),
     ],
-)  # fmt: skip
+)
 def test_unknown_rpc(attacked: Target, method: str, message: Any) -> None:
     with attacked.survives():
         attacked.refused(message, "UNIMPLEMENTED", method=method)
@@ -370,27 +439,17 @@ def busy(attacked: Target) -> Iterator[None]:
     running.result(20)
 
 
-def test_row23_deadline_that_has_passed(attacked: Target) -> None:
-    with attacked.survives():
-        before = attacked.successes("slow")
-        for timeout_s in (0.0, 0.001):
-            assert attacked.call("ModelInfer", SLOW, timeout_s)[0].name == "DEADLINE_EXCEEDED"
-        request = single("slow", "FP32", [2], bytes(8))
-        request.parameters["timeout"].int64_param = 1
-        attacked.refused(request, "DEADLINE_EXCEEDED", "deadline")
-        assert attacked.successes("slow") == before
-
-
-def test_row23_deadline_in_the_queue(attacked: Target) -> None:
+@pytest.mark.parametrize("timeout_s", [0.0, 0.001, 0.05])
+def test_row23_deadline(attacked: Target, timeout_s: float) -> None:
     with attacked.survives():
         before = attacked.successes("slow")
         with busy(attacked):
             began_s = time.monotonic()
-            assert attacked.call("ModelInfer", SLOW, 0.05)[0].name == "DEADLINE_EXCEEDED"
+            assert attacked.call("ModelInfer", SLOW, timeout_s)[0].name == "DEADLINE_EXCEEDED"
             request = single("slow", "FP32", [2], bytes(8))
-            request.parameters["timeout"].int64_param = 20_000
+            request.parameters["timeout"].int64_param = round(timeout_s * 1e6) or 1
             attacked.refused(request, "DEADLINE_EXCEEDED", "deadline")
-            assert time.monotonic() - began_s < SLOW_MS / 1000
+            assert time.monotonic() - began_s < SLOW_MS / 1500
         attacked.infer(SLOW)
         assert attacked.successes("slow") == before + 2
 
@@ -467,19 +526,45 @@ CONFIG = {"config": {"string_param": "{}"}}
         case(25, "unknown", load("nobody"), "NOT_FOUND", "failed to load 'nobody'"),
         case(25, "of-129-letters", load("n" * 129), "INVALID_ARGUMENT", "more than 128"),
         case(25, "broken", load("broken"), "INTERNAL", "failed to load 'broken'"),
-        case(25, "file", load("simple", **{"file:1/../../x": FILE}), "INVALID_ARGUMENT", "files are not taken"),
-        case(25, "file-and-config", load("simple", **{"file:1/model.onnx": FILE}, **CONFIG), "INVALID_ARGUMENT|UNIMPLEMENTED", ""),
-        case(25, "file-new", load("fresh", **{"file:1/model.onnx": FILE}), "INVALID_ARGUMENT", "files are not taken"),
+        case(
+            25,
+            "file",
+            load("simple", **{"file:1/../../x": FILE}),
+            "INVALID_ARGUMENT",
+            "files are not taken",
+        ),
+        case(
+            25,
+            "file-and-config",
+            load("simple", **{"file:1/model.onnx": FILE}, **CONFIG),
+            "INVALID_ARGUMENT|UNIMPLEMENTED",
+            "",
+        ),
+        case(
+            25,
+            "file-new",
+            load("fresh", **{"file:1/model.onnx": FILE}),
+            "INVALID_ARGUMENT",
+            "files are not taken",
+        ),
         case(25, "config", load("simple", **CONFIG), "UNIMPLEMENTED", "'config' is not supported"),
-        case(25, "parameter", load("simple", **{"\r\n" + RTL + LONG: FILE}), "UNIMPLEMENTED", "not supported"),
+        case(
+            25,
+            "parameter",
+            load("simple", **{"\r\n" + RTL + LONG: FILE}),
+            "UNIMPLEMENTED",
+            "not supported",
+        ),
     ],
-)  # fmt: skip
+)
 def test_load(attacked: Target, request_: Any, code: str, says: str) -> None:
     before = tree(attacked.root)
     with attacked.survives():
         got, message, _ = attacked.call("RepositoryModelLoad", request_)
         assert got.name in code.split("|"), message
-        attacked.refused(request_, got.name, says, method="RepositoryModelLoad", sent=(request_.model_name,))
+        attacked.refused(
+            request_, got.name, says, method="RepositoryModelLoad", sent=(request_.model_name,)
+        )
     assert tree(attacked.root) == before
 
 
@@ -504,9 +589,15 @@ def test_row25_another_repository(attacked: Target) -> None:
     with attacked.survives():
         for method, message in (
             ("RepositoryIndex", pb.RepositoryIndexRequest(repository_name="../..")),
-            ("RepositoryModelLoad", pb.RepositoryModelLoadRequest(repository_name="/", model_name="simple")),
-            ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(repository_name="/", model_name="simple")),
-        ):  # fmt: skip
+            (
+                "RepositoryModelLoad",
+                pb.RepositoryModelLoadRequest(repository_name="/", model_name="simple"),
+            ),
+            (
+                "RepositoryModelUnload",
+                pb.RepositoryModelUnloadRequest(repository_name="/", model_name="simple"),
+            ),
+        ):
             attacked.refused(message, "UNIMPLEMENTED", "not supported", method=method)
 
 
@@ -548,7 +639,7 @@ GARBAGE = [
 def test_garbage(attacked: Target, message: bytes) -> None:
     with attacked.survives():
         says = "not a valid ModelInferRequest"
-        attacked.refused(message, "INVALID_ARGUMENT", says, sent=("ModelInferRequest",))
+        attacked.refused(message, "INVALID_ARGUMENT", says)
 
 
 @pytest.mark.parametrize(
@@ -591,3 +682,33 @@ def test_row26_a_stream_where_one_message_is_due(attacked: Target) -> None:
                 list(call)
             assert call.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.OK)
             assert_clean((call.details() or "").replace(SERVICE, ""))
+
+
+def test_row37_a_message_over_the_limit(attacked: Target) -> None:
+    request = simple(raws=[RAW, bytes(64 * 2**20)])
+    with attacked.survives():
+        attacked.refused(request, "RESOURCE_EXHAUSTED", "larger than max")
+
+
+def test_row37_gzip_bomb(attacked: Target) -> None:
+    """A gigabyte in a megabyte; the limit is for what it becomes."""
+    infer = attacked.channel.unary_unary(SERVICE + "ModelInfer")
+    with attacked.survives():
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(bytes(2**30), timeout=60, compression=grpc.Compression.Gzip)
+        assert caught.value.code().name in ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+        assert_clean(caught.value.details())
+
+
+@pytest.mark.parametrize(
+    "service", ["nobody", "inference.grpcinferenceservice", "\0", "../..", LONG]
+)
+def test_row39_health_of_an_unknown_service(attacked: Target, service: str) -> None:
+    message = b"\x0a" + varint(len(service.encode())) + service.encode()
+    with attacked.survives():
+        attacked.refused(message, "NOT_FOUND", "unknown service", method=HEALTH + "Check")
+
+
+def varint(value: int) -> bytes:
+    head = bytes([value & 127 | 128]) if value > 127 else b""
+    return head + varint(value >> 7) if head else bytes([value])

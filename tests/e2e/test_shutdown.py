@@ -80,3 +80,13 @@ def test_a_port_in_use_is_a_clear_error(serve: Callable[..., ServerProcess], slo
     second.stop()
     assert f"cannot listen on 127.0.0.1:{port}" in "".join(second.raw)
     assert "Traceback" not in "".join(second.raw)
+
+
+def test_a_second_signal_ends_it_at_once(serve: Callable[..., ServerProcess], slow: Path) -> None:
+    (slow / "slow" / "1" / "fake.yaml").write_text(SLOW.replace("1500", "20000"))
+    server = serve("--model-repository", slow, wait_ready=False)
+    server.wait_for("listening")
+    server.terminate()
+    server.wait_for("draining")
+    server.terminate()
+    assert server.process.wait(3) == 1

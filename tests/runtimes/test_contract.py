@@ -199,7 +199,9 @@ def test_a_damaged_file_fails_to_load_with_a_reason(
     assert "secret" not in failed.value.message
 
 
-def test_estimate_bounds_what_loading_takes(case: Case, folder: Path, tmp_path: Path) -> None:
+def test_weights_fit_the_estimate_and_go_with_the_session(
+    case: Case, folder: Path, tmp_path: Path
+) -> None:
     if case.heavy is None:
         pytest.skip("this runtime holds no weights")
     case.heavy(tmp_path)
@@ -208,7 +210,7 @@ def test_estimate_bounds_what_loading_takes(case: Case, folder: Path, tmp_path: 
     case.load(folder).close()  # the library itself
     gc.collect()
     closed = []
-    for _ in range(6):
+    for _ in range(8):
         before = process.memory_info().rss
         session = case.load(tmp_path)
         session.run(inputs, "serving_default", ())
@@ -218,8 +220,9 @@ def test_estimate_bounds_what_loading_takes(case: Case, folder: Path, tmp_path: 
         del session
         closed.append(process.memory_info().rss)
         assert used <= runtime_estimate
-    # An allocator may hold on to one copy of the 16 MB, and lets go of it the next time.
-    assert closed[-1] - closed[0] < 24 << 20, "closing does not give the weights back"
+    # An allocator holds on to a copy or two of the 16 MB for a while, a leak to all of them.
+    grown = min(closed[-3:]) - min(closed[:3])
+    assert grown < 24 << 20, "closing does not give the weights back"
 
 
 def _estimate(case: Case, folder: Path) -> int:

@@ -58,3 +58,40 @@ def test_is_found_by_its_entry_point_and_runs(installed: Path, tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+BROKEN = """
+import sys
+from pathlib import Path
+import pytest
+from crossfade.runtimes import registry
+from crossfade.runtimes.core.errors import LoadFailed
+
+Path(sys.argv[1], "model.onnx").touch()
+assert registry.detect(Path(sys.argv[1]))[0] == "onnxruntime_onnx", "a built-in's files are its own"
+with pytest.raises(LoadFailed, match="'broken' cannot be imported"):
+    registry.create("broken")
+"""
+
+
+def test_a_broken_distribution_costs_only_itself(installed: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    information = site / "broken-1.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[crossfade.runtimes]\nbroken = broken_runtime:Runtime\ngreedy = greedy:Runtime\n"
+    )
+    (site / "broken_runtime.py").write_text("raise OSError('libnobody.so')")
+    (site / "greedy.py").write_text("class Runtime: patterns = ('*',)")
+    folder = tmp_path / "1"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, folder],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{site}"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "libnobody.so" in done.stderr

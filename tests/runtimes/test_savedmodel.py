@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ from crossfade.runtimes.savedmodel import library
 from crossfade.runtimes.savedmodel.options import SavedModelOptions
 from tests.runtimes import saved_models
 
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+# Looked for, not imported: collecting these tests must not take five seconds.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+)
 
 Clean = Callable[[CrossfadeError, Path], None]
 

@@ -17,7 +17,10 @@ Ops = schema.BuiltinOperator
 
 @dataclasses.dataclass
 class T:
-    """A tensor: ``data`` makes it a constant, ``dynamic`` is its shape signature."""
+    """A tensor: ``data`` makes it a constant, ``dynamic`` is its shape signature.
+
+    ``variable`` keeps it from one run to the next.
+    """
 
     name: str
     shape: Sequence[int]
@@ -25,6 +28,7 @@ class T:
     data: np.ndarray | None = None
     quantization: tuple[float, int] | None = None
     dynamic: Sequence[int] | None = None
+    variable: bool = False
 
 
 @dataclasses.dataclass
@@ -86,7 +90,7 @@ def _subgraph(graph: Graph, codes: list[int | str], buffers: list[Any]) -> Any:
 def _tensor(tensor: T, buffers: list[Any]) -> Any:
     packed = schema.TensorT()
     packed.name, packed.shape, packed.type = tensor.name, list(tensor.shape), tensor.dtype
-    packed.hasRank = True
+    packed.hasRank, packed.isVariable = True, tensor.variable
     if tensor.dynamic is not None:
         packed.shapeSignature = list(tensor.dynamic)
     packed.buffer = 0
@@ -194,6 +198,33 @@ def gather(rows: int) -> Graph:
         [Op(Ops.GATHER, [1, 0], [2], (schema.BuiltinOptions.GatherOptions, options))],
         [0],
         [2],
+    )
+
+
+def remembering() -> Graph:
+    """A recurrent net, FP32 [1, 1, 2]: y = x + what it answered before."""
+    one, zero = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+    options = schema.SequenceRNNOptionsT()
+    options.fusedActivationFunction = schema.ActivationFunctionType.NONE
+    return Graph(
+        [
+            T("x", [1, 1, 2]),
+            T("w", [2, 2], data=one),
+            T("r", [2, 2], data=one),
+            T("b", [2], data=zero),
+            T("state", [1, 2], variable=True),
+            T("y", [1, 1, 2]),
+        ],
+        [
+            Op(
+                Ops.UNIDIRECTIONAL_SEQUENCE_RNN,
+                [0, 1, 2, 3, 4],
+                [5],
+                (schema.BuiltinOptions.SequenceRNNOptions, options),
+            )
+        ],
+        [0],
+        [5],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from crossfade.runtimes import registry
-from crossfade.runtimes.core.errors import InvalidArgument, NotFound, Unimplemented
+from crossfade.runtimes.core.errors import InvalidArgument, NotFound, Unimplemented, escape
 from crossfade.runtimes.core.model import ModelRef, Signature, TensorSpec
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
@@ -99,7 +99,7 @@ class Describe:
         found = [s for s in found if number in (None, s.metadata.version)]
         if name and not found:
             raise InvalidArgument(
-                f"requested model '{name[:128]!a}' is not available: it is unknown or not ready"
+                f"requested model '{escape(name)}' is not available: it is unknown or not ready"
             )
         return wire.ModelStatisticsResponse(model_stats=[_statistics(s) for s in found])
 

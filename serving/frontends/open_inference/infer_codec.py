@@ -16,12 +16,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from crossfade.runtimes.core.dtypes import NUMPY, name_of
-from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import InferResponse, ModelRef, Tensor
 from crossfade.serving.dataplane.door import Query
 from crossfade.serving.frontends.open_inference import classification, parameters
 from crossfade.serving.frontends.open_inference.parameters import NO_PARAMETERS
 from crossfade.serving.tensors.raw import RawTensor, encode_bytes
+from crossfade.serving.tensors.validator import MAX_DIMENSIONS
 from crossfade.serving.transport.calls import Buffer, Call
 from crossfade.serving.wire import open_inference as wire
 
@@ -163,9 +164,8 @@ def version_of(text: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) < 1:
-        shown = text[:32].encode("unicode_escape").decode("ascii")
         raise InvalidArgument(
-            f"failed to get model version from specified version string '{shown}'"
+            f"failed to get model version from specified version string '{escape(text)}'"
         )
     return int(text)
 
@@ -176,7 +176,7 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
     for name, parameter in params.items():
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
-            raise InvalidArgument(f"parameter '{name[:128]}' has no value")
+            raise InvalidArgument(f"parameter '{escape(name)}' has no value")
         values[name] = getattr(parameter, kind)
     return values
 
@@ -192,12 +192,13 @@ def _inputs(head: Any, raws: Sequence[bytes | memoryview]) -> list[RawTensor]:
         if tensor.parameters:
             parameters.refuse_shared_memory(plain(tensor.parameters))
         dtype = tensor.datatype
-        shape = tuple(tensor.shape)
+        # Of a million dimensions no more are copied than it takes to refuse them.
+        shape = tuple(tensor.shape[: MAX_DIMENSIONS + 1])
         if raws:
             if tensor.HasField("contents"):
                 raise InvalidArgument(
                     f"contents field must not be specified when using raw_input_contents for"
-                    f" '{tensor.name[:128]}'"
+                    f" '{escape(tensor.name)}'"
                 )
             data: bytes | memoryview | Tensor = raws[index]
         else:
@@ -208,11 +209,11 @@ def _inputs(head: Any, raws: Sequence[bytes | memoryview]) -> list[RawTensor]:
 
 def _typed(tensor: Any, dtype: str) -> Tensor:
     """The typed values of an input as a flat array."""
-    name = tensor.name[:128]
+    name = escape(tensor.name)
     field = _CONTENTS.get(dtype)
     if field is None:
         why = "must be sent raw" if dtype in NUMPY else "is not a data-type"
-        raise InvalidArgument(f"input '{name}': '{dtype[:32]}' {why}")
+        raise InvalidArgument(f"input '{name}': '{escape(dtype)}' {why}")
     for other in tensor.contents.ListFields():
         if other[0].name != field:
             raise InvalidArgument(f"input '{name}' is {dtype}, but has {other[0].name}")

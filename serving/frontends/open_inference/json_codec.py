@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from crossfade.runtimes.core.dtypes import NUMPY, name_of
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument, escape
 from crossfade.runtimes.core.model import InferResponse, ModelRef, Tensor
 from crossfade.serving.dataplane.door import Query
 from crossfade.serving.frontends.open_inference import classification, parameters
@@ -37,7 +37,7 @@ def to_query(request: HttpRequest, ref: ModelRef) -> tuple[Query, list[tuple[str
     for output in _objects(document, "outputs", required=False):
         name = _text(output, "name", "an output")
         outputs.append(name)
-        count = parameters.classes(_parameters(output, f"output '{name}'"))
+        count = parameters.classes(_parameters(output, f"output '{escape(name)}'"))
         if count:
             classified.append((name, count))
     limit_s = None if asked.timeout_s is None else time.monotonic() + asked.timeout_s
@@ -56,20 +56,22 @@ def to_query(request: HttpRequest, ref: ModelRef) -> tuple[Query, list[tuple[str
 
 def _input(tensor: Mapping[str, Any]) -> RawTensor:
     name = _text(tensor, "name", "an input")
-    place = f"input '{name[:128]}'"
+    shown = escape(name)
+    place = f"input '{shown}'"
     given = _parameters(tensor, place)
     parameters.refuse_shared_memory(given)
     if "binary_data_size" in given:
         raise InvalidArgument(f"{place}: binary tensor data is not supported; send 'data' as JSON")
     dtype = _text(tensor, "datatype", place)
     if dtype not in NUMPY:
-        raise InvalidArgument(f"{place}: '{dtype[:32]!a}' is not a data-type")
+        raise InvalidArgument(f"{place}: '{escape(dtype)}' is not a data-type")
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise InvalidArgument(f"{place}: 'shape' must be a list of integers")
     if not isinstance(tensor.get("data"), list):
         raise InvalidArgument(f"{place}: 'data' must be a list")
-    return RawTensor(name, dtype, tuple(shape), to_array(name, dtype, tensor["data"], NUMPY[dtype]))
+    data = to_array(shown, dtype, tensor["data"], NUMPY[dtype])
+    return RawTensor(name, dtype, tuple(shape), data)
 
 
 def encode(

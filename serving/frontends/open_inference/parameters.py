@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented
+from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented, escape
+from crossfade.serving.tensors.validator import MAX_ELEMENTS
 
 _RESERVED: Final = "triton_"
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
@@ -40,7 +41,7 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
     for name in parameters:
         if name.startswith(_RESERVED) and name != _ALLOWED_RESERVED:
             raise InvalidArgument(
-                f"parameter names that start with '{_RESERVED}' are reserved: '{name[:128]}'"
+                f"parameter names that start with '{_RESERVED}' are reserved: '{escape(name)}'"
             )
     timeout_us = _integer(parameters, "timeout")
     label = parameters.get("version_label")
@@ -55,15 +56,15 @@ def classes(parameters: Mapping[str, Any]) -> int:
     """Returns an output's ``classification`` parameter; 0 where there is none.
 
     Raises:
-        InvalidArgument: it is not a positive integer.
+        InvalidArgument: it is not a positive integer, or no output has so many elements.
         Unimplemented: the output is to go to shared memory.
     """
     refuse_shared_memory(parameters)
     if "classification" not in parameters:
         return 0
     count = _integer(parameters, "classification")
-    if not count:
-        raise InvalidArgument("parameter 'classification' must be a positive integer")
+    if not 0 < count <= MAX_ELEMENTS:
+        raise InvalidArgument("parameter 'classification' must be a positive integer below 2^31")
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented
+from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_codec import (
@@ -104,7 +104,7 @@ def check_load(repository: str, parameters: Any) -> None:
     for name in parameters:
         if name.startswith("file:"):
             raise InvalidArgument("files are not taken from a load request")
-        raise Unimplemented(f"load parameter '{name[:64]!a}' is not supported")
+        raise Unimplemented(f"load parameter '{escape(name)}' is not supported")
 
 
 def _rpc(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
+from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.core.model import Cancellation
-from crossfade.serving.transport.calls import Access, StreamRpc
+from crossfade.serving.transport.calls import Access, Buffer, StreamRpc
 from crossfade.serving.wire import POOL
 
 SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
@@ -24,11 +27,17 @@ def table(services: Sequence[str]) -> list[StreamRpc[Any, Any]]:
     def answer(requests: Iterator[Any], _: Cancellation) -> Iterator[Any]:
         yield from servicer.ServerReflectionInfo(requests, None)
 
+    def decode(message: Buffer) -> Any:
+        try:
+            return reflection_pb2.ServerReflectionRequest.FromString(bytes(message))
+        except DecodeError:
+            raise InvalidArgument("not a ServerReflectionRequest") from None
+
     return [
         StreamRpc(
             f"/{SERVICE}/ServerReflectionInfo",
             Access.READ,
-            reflection_pb2.ServerReflectionRequest.FromString,
+            decode,
             answer,
             reflection_pb2.ServerReflectionResponse.SerializeToString,
         )

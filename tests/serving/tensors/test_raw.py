@@ -48,12 +48,11 @@ def test_another_number_of_elements_is_refused(values: list[bytes], count: int) 
     data = wire_of(values)
     try:
         decoded = decode_bytes(data, count, "x").tolist()
-    except InvalidArgument as error:
+    except InvalidArgument:
         assert count != len(values)
-        assert "'x'" in error.message
-    else:
-        assert len(decoded) == count
-        assert wire_of(decoded) == data
+        return
+    assert len(decoded) == count
+    assert wire_of(decoded) == data
 
 
 @given(values=TEXTS.filter(bool), data=st.data())

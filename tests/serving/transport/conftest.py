@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -132,6 +133,10 @@ class Client:
             return True
         except TimeoutError:
             return False
+
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         self._reader.close()

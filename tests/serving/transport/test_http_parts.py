@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import timeit
+import tracemalloc
 
 import pytest
 
@@ -12,6 +13,8 @@ from crossfade.runtimes.core import errors
 from crossfade.serving.transport.calls import HTTP_STATUS, Access, HttpResponse, Route
 from crossfade.serving.transport.cancellation import CancelToken
 from crossfade.serving.transport.http_answer import encode, refusal
+from crossfade.serving.transport.http_body import LengthReader
+from crossfade.serving.transport.http_limits import HttpLimits
 from crossfade.serving.transport.http_router import HttpRouter
 
 
@@ -103,6 +106,18 @@ def test_no_content() -> None:
 def test_headers_that_cannot_be_sent(header: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="not a header"):
         encode(HttpResponse(headers=(header,)))
+
+
+def test_a_body_in_single_bytes_takes_no_more_memory() -> None:
+    body = LengthReader(100_000, HttpLimits())
+    tracemalloc.start()
+    try:
+        for n in range(100_000):
+            assert body.feed(memoryview(b"x")) == (n == 99_999)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+    assert body.take() == b"x" * 100_000
 
 
 def test_routes_must_differ() -> None:
