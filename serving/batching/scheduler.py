@@ -129,7 +129,7 @@ class Scheduled:
             woken = False
             if lead:
                 self._lead(waiter)
-                self._pass_on()
+                self._pass_on(waiter)
                 continue
             expiries = [e.expires_s for e in entries if e.result is None and e.expires_s]
             timeout_s = max(0.0, min(expiries) - time.monotonic()) if expiries else -1
@@ -165,17 +165,19 @@ class Scheduled:
         entry.queued = True
         bisect.insort(self._waiting, entry, key=lambda e: e.order)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, leader: Waiter | None = None) -> None:
         """Gives the caller's instance to the first in line, or back."""
         with self._lock:
+            if leader is not None:
+                leader.running = False
             self._promote()
 
-    def _promote(self, busy: Waiter | None = None) -> None:
-        """Has the first thread in line that does not lead yet, and is not ``busy``, lead."""
+    def _promote(self) -> None:
+        """Has the first thread in line that does not lead a run yet lead one."""
         if not self._forming:
             for entry in self._waiting:
                 waiter = entry.waiter
-                if not waiter.lead and waiter is not busy:
+                if not (waiter.lead or waiter.running):
                     waiter.lead = True
                     waiter.signal()
                     return
@@ -183,10 +185,11 @@ class Scheduled:
 
     def _lead(self, waiter: Waiter) -> None:
         with self._lock:
+            waiter.running = True
             batch, reason = self._form()
             if self._free and self._waiting:
                 self._free -= 1  # what did not fit starts on another instance at once
-                self._promote(busy=waiter)
+                self._promote()
         if not batch:
             return
         now_ns = time.perf_counter_ns()

@@ -18,16 +18,18 @@ class Waiter:
 
     Attributes:
         lead: it was given an instance and is to run the next batch.
+        running: it leads a run now, and cannot begin another one.
         pending: requests of this thread that have no answer yet.
     """
 
-    __slots__ = ("_signalled", "_wake", "lead", "pending")
+    __slots__ = ("_signalled", "_wake", "lead", "pending", "running")
 
     def __init__(self, pending: int) -> None:
         self._wake = threading.Lock()  # held: asleep. Cheaper than an Event or a Condition
         self._wake.acquire()
         self._signalled = False
         self.lead = False
+        self.running = False
         self.pending = pending
 
     def signal(self) -> None:

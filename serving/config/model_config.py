@@ -62,6 +62,12 @@ class Queue(_Section):
     priority_levels: Annotated[int, pydantic.Field(ge=0, le=1000)] = 0
     default_priority: Annotated[int, pydantic.Field(ge=0)] = 0
 
+    @pydantic.model_validator(mode="after")
+    def _levels(self) -> Queue:
+        if self.priority_levels and not 1 <= self.default_priority <= self.priority_levels:
+            raise ValueError(f"default_priority must be 1 to {self.priority_levels}")
+        return self
+
 
 class Slo(_Section):
     """The latency that the model's users were promised."""
@@ -170,6 +176,8 @@ def parse(text: str, file: str) -> ModelConfig:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise LoadFailed(f"{file}{where}: not YAML: {getattr(error, 'problem', '')}") from None
+    except (ValueError, RecursionError) as error:  # a date that is none; thousands of brackets
+        raise LoadFailed(f"{file}: not YAML that can be read: {error}") from None
     if not isinstance(raw, dict):
         raise LoadFailed(f"{file}: must be a mapping of keys to values")
     return build(raw, file)

@@ -26,6 +26,8 @@ _PRIVATE: Final = (
     "_is_rpc_state_active",
     "_RECEIVE_MESSAGE_TOKEN",
 )
+# How long it takes at most until a call that has failed is known to have.
+_GONE_S: Final = 0.05
 _IS_KNOWN: Final = all(hasattr(_server, name) for name in _PRIVATE)
 Done = Callable[[Any], object]
 
@@ -43,13 +45,18 @@ class GrpcThreads(ThreadPoolExecutor):
             return super().submit(fn, *args, **kwargs)
         respond, event, state, behavior, _, decode, encode = args
 
-        def start(message: Any) -> Future[Any]:
-            run = (respond, event, state, behavior, lambda: message, decode, encode)
-            return ThreadPoolExecutor.submit(self, fn, *run)
+        call = _Waiting(event.call, state)
 
-        call = _Waiting(event.call, state, start)
+        def arrived(message: Any) -> None:
+            self._waiting.pop(call, None)
+            if message is None:
+                super(GrpcThreads, self).submit(call.refuse_empty)
+            else:
+                run = (respond, event, state, behavior, lambda: message, decode, encode)
+                call.follow(super(GrpcThreads, self).submit(fn, *run))
+
         self._waiting[call] = None
-        call.receive(decode, lambda: self._waiting.pop(call, None))
+        call.receive(decode, arrived)
         if len(self._waiting) > MAX_WAITING:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
@@ -60,51 +67,55 @@ class GrpcThreads(ThreadPoolExecutor):
 
 
 class _Waiting:
-    """A call without its message, and what grpcio takes for the future of its answer.
+    """A call without its message, and what grpcio takes for the future of its answer."""
 
-    All methods are called by the poller.
-    """
+    __slots__ = ("_call", "_done", "_state")
 
-    __slots__ = ("_call", "_done", "_start", "_state")
-
-    def __init__(self, call: Any, state: Any, start: Callable[[Any], Future[Any]]) -> None:
+    def __init__(self, call: Any, state: Any) -> None:
         self._call = call
         self._state = state
-        self._start = start
-        self._done: Done | None = None
+        self._done: list[Done] = []
 
     def add_done_callback(self, callback: Done) -> None:
         """Has ``callback`` called when the call is over, once."""
-        self._done = callback
+        self._done.append(callback)
 
-    def receive(self, decode: Any, forget: Callable[[], object]) -> None:
-        """Asks for the message; when it is there, or never will be, ``forget`` is called."""
+    def receive(self, decode: Any, arrived: Callable[[Any], None]) -> None:
+        """Asks for the message; ``arrived`` gets it, or ``None`` if it never will be there."""
         state = self._state
         take = _server._receive_message(state, self._call, decode)
 
         def received(event: Any) -> Any:
             finished = take(event)
-            forget()
             message, state.request = state.request, None
-            if message is None:
-                self.refuse(cygrpc.StatusCode.unimplemented, b"exactly one message is due")
-            elif self._done is not None and _server._is_rpc_state_active(state):
-                self._start(message).add_done_callback(self._done)
-            else:
-                self._end()
+            arrived(message if self._is_active else None)
             return finished
 
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
 
+    def follow(self, future: Future[Any]) -> None:
+        """The call is over when ``future`` is."""
+        future.add_done_callback(self._end)
+
+    def refuse_empty(self) -> None:
+        """Ends a call that has no message, on a thread of the pool."""
+        with self._state.condition:
+            # Of a message over the limit grpcio's core says so itself, but a moment later.
+            self._state.condition.wait_for(lambda: not self._is_active, _GONE_S)
+        self.refuse(cygrpc.StatusCode.unimplemented, b"exactly one message is due")
+
     def refuse(self, code: Any, details: bytes) -> None:
         """Ends the call, if it has not ended by itself."""
         with self._state.condition:
-            if _server._is_rpc_state_active(self._state):
+            if self._is_active:
                 _server._abort(self._state, self._call, code, details)
-        self._end()
+        self._end(None)
 
-    def _end(self) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(self)
+    @property
+    def _is_active(self) -> bool:
+        return bool(_server._is_rpc_state_active(self._state))
+
+    def _end(self, _: object) -> None:
+        while self._done:
+            self._done.pop()(self)

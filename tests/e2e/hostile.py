@@ -224,14 +224,14 @@ class Target:
     # Afterwards.
 
     @contextlib.contextmanager
-    def survives(self) -> Iterator[None]:
+    def survives(self, peak_mib: float = MAX_GROWTH_MIB) -> Iterator[None]:
         """Checks that what happens inside does the server no harm."""
         self._forget_peak()
         before_mib, lines = self._peak_mib(), len(self.server.lines)
         yield
         assert self.server.process.poll() is None, "the server is gone"
         growth_mib = self._peak_mib() - before_mib
-        assert growth_mib < MAX_GROWTH_MIB, f"{growth_mib:.0f} MiB more at the peak"
+        assert growth_mib < peak_mib, f"{growth_mib:.0f} MiB more at the peak"
         self.assert_serving()
         traces = [line["exception"] for line in self.server.lines[lines:] if "exception" in line]
         assert not traces, traces[0]
