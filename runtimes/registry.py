@@ -29,8 +29,8 @@ class Entry:
     """One platform: where its class is and which files it opens.
 
     Attributes:
-        patterns: file or folder names in a version's folder, best first. A name ending in ``/``
-            is a folder; ``.`` is the version folder itself where it holds ``marker``.
+        patterns: file or folder names in a version's folder, best first; a name ending in ``/``
+            is a folder.
         aliases: other names that configurations use (Triton's backend names among them).
         extra: the optional dependency that brings its library; empty where none is needed.
     """
@@ -121,12 +121,13 @@ def detect(folder: Path, platform: str | None = None) -> tuple[str, Path] | None
 
 
 def create(platform: str) -> Runtime:
-    """Builds the runtime of a platform.
+    """Builds the runtime of a platform or alias.
 
     Raises:
+        InvalidArgument: no runtime has that name.
         LoadFailed: a third party's class cannot be imported.
     """
-    module, _, name = entries()[platform].target.partition(":")
+    module, _, name = entries()[resolve(platform)].target.partition(":")
     try:
         runtime_class = getattr(importlib.import_module(module), name)
     except Exception as error:

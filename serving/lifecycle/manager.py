@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import enum
 import gc
@@ -12,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from crossfade.runtimes import memory
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     FailedPrecondition,
@@ -322,7 +322,8 @@ class Manager:
                 served.retire()
                 served.wait_closed()
             version.state, version.reason = State.END, "unloaded"
-            give_memory_back()
+            gc.collect()
+            memory.give_back()
             _log.info("unloaded", extra={"model": entry.name, "version": version.version})
 
         threading.Thread(target=drain, name="drain", daemon=True).start()
@@ -345,10 +346,3 @@ def _mark(entry: _Entry, files: ModelFiles, retry: bool) -> set[_Key]:
 def _snapshots(entry: _Entry, wanted: set[_Key]) -> list[Snapshot]:
     return [Snapshot(*v.key, v.state, v.key in wanted) for v in entry.versions]
 
-
-def give_memory_back() -> None:
-    """Returns freed memory to the operating system, which malloc alone does late or never."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
