@@ -26,8 +26,6 @@ _PRIVATE: Final = (
     "_is_rpc_state_active",
     "_RECEIVE_MESSAGE_TOKEN",
 )
-# How long it takes at most until a call that has failed is known to have.
-_GONE_S: Final = 0.05
 _IS_KNOWN: Final = all(hasattr(_server, name) for name in _PRIVATE)
 Done = Callable[[Any], object]
 
@@ -50,7 +48,7 @@ class GrpcThreads(ThreadPoolExecutor):
         def arrived(message: Any) -> None:
             self._waiting.pop(call, None)
             if message is None:
-                super(GrpcThreads, self).submit(call.refuse_empty)
+                call.refuse(cygrpc.StatusCode.unimplemented, b"exactly one message is due")
             else:
                 run = (respond, event, state, behavior, lambda: message, decode, encode)
                 call.follow(super(GrpcThreads, self).submit(fn, *run))
@@ -97,13 +95,6 @@ class _Waiting:
     def follow(self, future: Future[Any]) -> None:
         """The call is over when ``future`` is."""
         future.add_done_callback(self._end)
-
-    def refuse_empty(self) -> None:
-        """Ends a call that has no message, on a thread of the pool."""
-        with self._state.condition:
-            # Of a message over the limit grpcio's core says so itself, but a moment later.
-            self._state.condition.wait_for(lambda: not self._is_active, _GONE_S)
-        self.refuse(cygrpc.StatusCode.unimplemented, b"exactly one message is due")
 
     def refuse(self, code: Any, details: bytes) -> None:
         """Ends the call, if it has not ended by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import io
 from typing import Final, cast
 
 import h11
@@ -15,8 +16,6 @@ from crossfade.serving.transport.http_limits import HttpLimits
 # that sends millions of single bytes is not.
 _FREE_CHUNKS: Final = 4096
 _MEAN_CHUNK_BYTES: Final = 512
-# Pieces are gathered up to this size: a piece for each byte received would take 60 times as much.
-_PIECE_BYTES: Final = 64 * 1024
 # No body is that long: a chunk size that wraps around in other servers.
 _ABSURD_BYTES: Final = 2**62
 
@@ -35,7 +34,8 @@ class BodyReader(abc.ABC):
     """
 
     def __init__(self) -> None:
-        self._pieces: list[bytearray] = []
+        # It grows in place and gives its bytes away without a copy, unlike a list or a bytearray.
+        self._content = io.BytesIO()
         self.size = 0
         self.rest = b""
 
@@ -48,17 +48,11 @@ class BodyReader(abc.ABC):
         """
 
     def take(self) -> bytes:
-        """Returns the body, once."""
-        body = b"".join(self._pieces)
-        self._pieces.clear()
-        return body
+        """Returns the body."""
+        return self._content.getvalue()
 
     def _gather(self, data: memoryview | bytes) -> None:
-        self.size += len(data)
-        if self._pieces and len(self._pieces[-1]) + len(data) <= _PIECE_BYTES:
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(bytearray(data))
+        self.size += self._content.write(data)
 
 
 class LengthReader(BodyReader):
@@ -79,11 +73,17 @@ class LengthReader(BodyReader):
 
 
 class ChunkedReader(BodyReader):
-    """A body in chunks, which the parser that has read the head takes apart."""
+    """A body in chunks.
 
-    def __init__(self, parser: h11.Connection, limits: HttpLimits) -> None:
+    Args:
+        head: tells the parser what it is in; parsed before without an error.
+    """
+
+    def __init__(self, head: bytes, limits: HttpLimits) -> None:
         super().__init__()
-        self._parser = parser
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+        self._parser.receive_data(head)
+        self._parser.next_event()
         self._limits = limits
         self._chunks = 0
 

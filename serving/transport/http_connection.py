@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import contextlib
 import enum
 import math
 import socket
@@ -18,9 +18,7 @@ from crossfade.serving.transport.http_answer import Answer, Refused, encode, ref
 from crossfade.serving.transport.http_body import BodyReader, ChunkedReader, LengthReader
 from crossfade.serving.transport.http_encoding import encoding_of
 from crossfade.serving.transport.http_head import MALFORMED, Head, complete_head, parse_head
-from crossfade.serving.transport.http_limits import HttpLimits
-from crossfade.serving.transport.http_router import HttpRouter
-from crossfade.serving.transport.http_workers import Workers
+from crossfade.serving.transport.http_shared import Shared
 
 # A client that is still sending when it is refused would lose the answer to a TCP reset: what it
 # sends is thrown away for so long.
@@ -29,8 +27,8 @@ LINGER_S: Final = 2.0
 _JOINED_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
-BODY_READ_BYTES: Final = 256 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
+_NOTHING: Final = memoryview(b"")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -42,26 +40,6 @@ class _Phase(enum.Enum):
     BUSY = enum.auto()  # a handler runs, or its answer is being written
     TAKE = enum.auto()  # … to take what has been written
     CLOSE = enum.auto()
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Shared:
-    """What the connections of one host have in common; touched on the loop's thread only.
-
-    Attributes:
-        buffer: where all connections receive, one after the other; ``BODY_READ_BYTES`` long.
-        buffered_bytes: bodies of the requests that are not answered yet.
-        empty: set when no connection is left.
-    """
-
-    limits: HttpLimits
-    router: HttpRouter
-    workers: Workers
-    buffer: memoryview
-    empty: asyncio.Event
-    connections: set[HttpConnection] = dataclasses.field(default_factory=set)
-    buffered_bytes: int = 0
-    draining: bool = False
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -76,14 +54,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._limits = shared.limits
         self._phase = _Phase.HEAD
         self._inbox = bytearray()
-        self._checked = 0
+        self._checked = self._held_bytes = self._mark = 0
         self._head: Head | None = None
         self._body: BodyReader | None = None
-        self._held_bytes = 0
-        self._mark = 0
-        self._unsent = memoryview(b"")
-        self._keep_alive = False
-        self._is_whole = False
+        self._unsent = _NOTHING
+        self._keep_alive = self._is_whole = False
         self._token: CancelToken | None = None
         self._deadline = time.monotonic() + shared.limits.header_timeout_s
 
@@ -94,6 +69,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         # 0: resume_writing then says that everything has been written.
         self._transport.set_write_buffer_limits(high=0)
+        self._socket = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername") or ("",)
         self._peer = str(peer[0]).partition("%")[0].removeprefix("::ffff:")
         connections = self._shared.connections
@@ -178,8 +154,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Closes the connection now, whatever goes on."""
         self._phase = _Phase.CLOSE
         # By a reset: the kernel would go on offering what it has buffered to a peer that hangs.
-        opened = self._transport.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     # A request: head, body, handler.
@@ -194,23 +170,24 @@ class HttpConnection(asyncio.BufferedProtocol):
             if not size:
                 self._checked = len(self._inbox)
                 return
-            head = self._head = parse_head(bytes(self._inbox[:size]), self._limits)
+            raw_head = bytes(self._inbox[:size])
             del self._inbox[:size]
+            head = self._head = parse_head(raw_head)
             has_body = head.is_chunked or head.body_bytes > 0
             self._is_whole = not has_body
             self._keep_alive = self._is_whole and head.keep_alive
             self._match = self._shared.router.find(head.method, head.path)
             if has_body:
-                self._start_body(head)
+                self._start_body(head, raw_head)
             else:
                 self._run_handler(head, b"")
         except (CrossfadeError, Refused) as error:
             self._refuse(error)
 
-    def _start_body(self, head: Head) -> None:
+    def _start_body(self, head: Head, raw_head: bytes) -> None:
         encoding_of(head.headers.get("content-encoding"))
         if head.is_chunked:
-            self._body = ChunkedReader(head.parser, self._limits)
+            self._body = ChunkedReader(raw_head, self._limits)
         else:
             self._body = LengthReader(head.body_bytes, self._limits)
         self._mark = 0
@@ -219,7 +196,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._inbox:
             begun, self._inbox = self._inbox, bytearray()
             self._read_body(memoryview(begun))
-        elif head.parser.they_are_waiting_for_100_continue:
+        elif head.awaits_continue:
             self._transport.write(_CONTINUE)
 
     def _read_body(self, received: memoryview) -> None:
@@ -292,6 +269,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._written()
 
     def _written(self) -> None:
+        self._unsent = _NOTHING  # an empty slice would keep all of the answer alive
         if not self._keep_alive or self._shared.draining:
             self._close(linger=not self._is_whole)
             return

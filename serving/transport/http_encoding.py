@@ -6,6 +6,7 @@ streams of several members, which nobody sends, and of which a body could hold m
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -40,18 +41,18 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         Refused: more than ``limit_bytes`` (413), or broken (400).
     """
     size = 0
-    kept: list[bytes] = []
+    content = io.BytesIO()
     for piece in _inflated(body, encoding):
         size += len(piece)
         if size > limit_bytes:
             raise Refused(413, f"the decompressed body is larger than {limit_bytes} bytes")
         if size <= _KEPT_BYTES:
-            kept.append(piece)
+            content.write(piece)
         else:
-            kept.clear()
+            content = io.BytesIO()
     if size > _KEPT_BYTES:
-        kept.extend(_inflated(body, encoding))  # once more, now that it is known to fit
-    return b"".join(kept)
+        content.writelines(_inflated(body, encoding))  # once more, now that it is known to fit
+    return content.getvalue()
 
 
 def _inflated(body: bytes, encoding: str) -> Iterator[bytes]:

@@ -8,8 +8,10 @@ values, lengths said twice) and knows no limits on lines, so that what it gets t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -25,8 +27,9 @@ _UNCLEAN: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r[^\n]")
 _TWO_LENGTHS: Final = re.compile(
     rb"\r\ncontent-length:(?:[^\r]*,|(?s:.*)\r\ncontent-length:)", re.IGNORECASE
 )
-# What a request line has besides its target: the longest method in use, two spaces, the version.
-_LINE_REST_BYTES: Final = 64
+# Clients repeat themselves, and a head costs more than everything else about a small request.
+_KNOWN_HEADS: Final = 256
+_KNOWN_BYTES: Final = 2048
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,15 +39,15 @@ class Head:
     Attributes:
         path: percent-decoded once, without the query.
         headers: lower-case names; repeated headers joined with a comma.
-        parser: has taken the head, and nothing after it.
         keep_alive: whether the client wants to send another request after this one.
+        awaits_continue: whether the client wants to hear 100 before it sends its body.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
-    parser: h11.Connection
     keep_alive: bool
+    awaits_continue: bool
 
     @property
     def is_chunked(self) -> bool:
@@ -70,9 +73,9 @@ def complete_head(inbox: bytearray, checked: int, limits: HttpLimits) -> int:
     """
     size = inbox.find(b"\r\n\r\n", max(0, checked - 3)) + 4
     is_complete = size > 3
-    line_bytes = limits.target_bytes + _LINE_REST_BYTES
+    line_bytes = limits.request_line_bytes
     if len(inbox) > line_bytes and inbox.find(b"\r\n", 0, line_bytes) < 0:
-        raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+        raise Refused(414, f"the request line is longer than {line_bytes} bytes")
     if (size if is_complete else len(inbox)) > limits.header_bytes:
         raise Refused(431, f"the headers are larger than {limits.header_bytes} bytes")
     if not is_complete:
@@ -86,14 +89,17 @@ def complete_head(inbox: bytearray, checked: int, limits: HttpLimits) -> int:
     return size
 
 
-def parse_head(head: bytes, limits: HttpLimits) -> Head:
-    """Parses a complete head.
+def parse_head(head: bytes) -> Head:
+    """Parses what ``complete_head`` has found.
 
     Raises:
         Refused: malformed or ambiguous (400), or a transfer coding that we lack (501).
     """
-    # A parser for each request costs 2 us and leaves no state to clear between requests.
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+    return _parse_known(head) if len(head) <= _KNOWN_BYTES else _parse(head)
+
+
+def _parse(head: bytes) -> Head:
+    parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)
     try:
         request = parser.next_event()
@@ -103,8 +109,6 @@ def parse_head(head: bytes, limits: HttpLimits) -> Head:
         raise Refused(400, MALFORMED) from None
     if not isinstance(request, h11.Request) or request.http_version not in (b"1.1", b"1.0"):
         raise Refused(400, "this port speaks HTTP/1.1")
-    if len(request.target) > limits.target_bytes:
-        raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
     headers: dict[str, str] = {}
     for name_bytes, value_bytes in request.headers.raw_items():
         name, value = name_bytes.decode("ascii").lower(), value_bytes.decode("latin-1")
@@ -114,8 +118,16 @@ def parse_head(head: bytes, limits: HttpLimits) -> Head:
         raise Refused(400, MALFORMED)  # two readings of one request: smuggling
     options = headers.get("connection", "").lower().split(",")
     is_last = is_1_0 or request.method == b"CONNECT" or any(o.strip() == "close" for o in options)
-    path = _path_of(request.target)
-    return Head(request.method.decode("ascii"), path, headers, parser, not is_last)
+    return Head(
+        request.method.decode("ascii"),
+        _path_of(request.target),
+        MappingProxyType(headers),
+        keep_alive=not is_last,
+        awaits_continue=parser.they_are_waiting_for_100_continue,
+    )
+
+
+_parse_known = functools.lru_cache(_KNOWN_HEADS)(_parse)
 
 
 def _path_of(target: bytes) -> str:

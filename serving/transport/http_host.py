@@ -12,14 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from crossfade.serving.transport.calls import Policy, Route
-from crossfade.serving.transport.http_connection import (
-    BODY_READ_BYTES,
-    LINGER_S,
-    HttpConnection,
-    Shared,
-)
+from crossfade.serving.transport.http_connection import LINGER_S, HttpConnection
 from crossfade.serving.transport.http_limits import HttpLimits
 from crossfade.serving.transport.http_router import HttpRouter
+from crossfade.serving.transport.http_shared import Shared
 from crossfade.serving.transport.http_workers import Workers
 from crossfade.serving.transport.listening import BACKLOG, listen
 
@@ -95,8 +91,11 @@ class HttpHost:
         Connections without a request close at once. Handlers that still run afterwards find
         their request cancelled and are not waited for. Does nothing if nothing is running.
         """
-        if self._thread:
+        if not self._thread:
+            return
+        try:
             asyncio.run_coroutine_threadsafe(self._drain(grace_s), self._loop).result()
+        finally:
             self._stop_loop()
 
     def _stop_loop(self) -> None:
@@ -108,13 +107,8 @@ class HttpHost:
 
     async def _open(self, sockets: Sequence[socket.socket]) -> None:
         limits = self._limits
-        self._shared = Shared(
-            limits,
-            self._router,
-            Workers(self._policy, limits, self._threads, self._loop),
-            memoryview(bytearray(BODY_READ_BYTES)),
-            asyncio.Event(),
-        )
+        workers = Workers(self._policy, limits, self._threads, self._loop)
+        self._shared = Shared(limits, self._router, workers)
         timeouts_s = (
             limits.header_timeout_s,
             limits.body_timeout_s,

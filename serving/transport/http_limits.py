@@ -17,7 +17,7 @@ class HttpLimits:
         header_bytes: request line and headers together (431). As much is read ahead of a client
             that pipelines.
         header_count: header lines (431).
-        target_bytes: path and query (414).
+        request_line_bytes: method, path, query and version (414).
         body_bytes: one body, before and after it is decompressed (413).
         buffered_bytes: the bodies of all requests of this host that are not answered yet (503).
         header_timeout_s: from a new connection to its first byte, and from the first byte of a
@@ -33,7 +33,7 @@ class HttpLimits:
 
     header_bytes: int = 64 * _KIB
     header_count: int = 256
-    target_bytes: int = 8 * _KIB
+    request_line_bytes: int = 8 * _KIB
     body_bytes: int = 64 * _MIB
     buffered_bytes: int = 1024 * _MIB
     header_timeout_s: float = 10.0

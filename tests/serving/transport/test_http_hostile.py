@@ -160,7 +160,7 @@ def test_too_large(http: Start, data: bytes, status: int) -> None:
 
 def test_the_largest_that_is_allowed(http: Start) -> None:
     server = http(body_bytes=1000)
-    target = b"/echo?" + b"a" * (8 * 1024 - 6)
+    target = b"/echo?" + b"a" * (8 * 1024 - 22)
     headers = b"X: 1\r\n" * 254 + b"Content-Length: 1000\r\n"
     head = b"POST " + target + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
     assert server.ask(head + b"x" * 1000).status == 200
@@ -308,6 +308,19 @@ def test_bodies_of_clients_that_left_do_not_count(http: Start, eventually: Event
     assert server.ask(wait).status == 200
     for client in last:
         assert client.ask(b"x").status == 200
+
+
+def test_idle_connections_hold_nothing(http: Start) -> None:
+    server = http()
+    ask = b"GET /big/20000000 HTTP/1.1\r\nHost: x\r\n\r\n"
+    before = rss()
+    clients = [server.connect() for _ in range(10)]
+    for client in clients:
+        assert len(client.ask(ask).body) == 20_000_000
+        body = POST + b"Content-Length: 20000000\r\n\r\n" + bytes(20_000_000)
+        assert len(client.ask(body).body) == 20_000_000
+        server.service.seen.clear()
+    assert rss() - before < 150_000_000
 
 
 # Time.
