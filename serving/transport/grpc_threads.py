@@ -9,12 +9,15 @@ instead of twice. With a grpcio whose inside is another, it is a plain pool.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final
 
 from grpc import _server
 from grpc._cython import cygrpc
+
+from crossfade.serving.transport.lean_pool import LeanPool
 
 # Calls whose message has not come. Of more than these the one that has waited longest is refused:
 # an honest message is there within milliseconds.
@@ -30,11 +33,11 @@ _IS_KNOWN: Final = all(hasattr(_server, name) for name in _PRIVATE)
 Done = Callable[[Any], object]
 
 
-class GrpcThreads(ThreadPoolExecutor):
+class GrpcThreads(LeanPool):
     """The pool for ``grpc.server``, which submits calls from one thread, its poller."""
 
     def __init__(self, threads: int) -> None:
-        super().__init__(threads, "grpc")
+        super().__init__(len(os.sched_getaffinity(0)), threads, "grpc")
         self._waiting: dict[_Waiting, None] = {}  # oldest first
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
