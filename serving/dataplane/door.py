@@ -13,6 +13,7 @@ from crossfade.runtimes.core.errors import (
     Internal,
     InvalidArgument,
     Unavailable,
+    escape,
 )
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, ModelRef
 from crossfade.serving.lifecycle.manager import Manager
@@ -121,7 +122,9 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
     try:
         validator = served.validators.get(name)
         if validator is None:
-            raise InvalidArgument(f"model '{served.metadata.name}' has no signature '{name[:128]}'")
+            raise InvalidArgument(
+                f"model '{served.metadata.name}' has no signature '{escape(name)}'"
+            )
         inputs, rows = validator.inputs(query.inputs)
         outputs = validator.outputs(query.outputs) if query.outputs else ()
     except CrossfadeError as error:

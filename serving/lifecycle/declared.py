@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.runtimes.core.model import Session, Signature, Tensors, TensorSpec
+from crossfade.runtimes.core.model import (
+    DEFAULT_SIGNATURE,
+    Session,
+    Signature,
+    Tensors,
+    TensorSpec,
+)
 from crossfade.serving.config.model_config import DeclaredTensor, ModelConfig
 
 Shape = tuple[int, ...]
@@ -20,23 +27,23 @@ class DeclaredSession:
 
     def __init__(self, session: Session, signature: Signature, config: ModelConfig) -> None:
         self._session = session
-        self._batched = bool(config.max_batch_size)
+        self._batched = signature.batched
         self._outputs = tuple(spec.name for spec in signature.outputs)
-        self._into = {t.name: t.reshape for t in config.inputs if t.reshape is not None}
-        self._back = {t.name: t.dims for t in config.outputs if t.reshape is not None and t.dims}
-        self.signatures: Mapping[str, Signature] = {_only(session): signature}
+        self._into = {name: (dims, inner) for name, dims, inner in _reshaped(config.inputs)}
+        self._back = {name: (inner, dims) for name, dims, inner in _reshaped(config.outputs)}
+        self.signatures: Mapping[str, Signature] = {_default(session): signature}
 
     def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
         """See ``Session.run``."""
         shaped = {
-            name: array.reshape(self._full(self._into[name], array.shape))
+            name: array.reshape(self._full(*self._into[name], array.shape))
             if name in self._into
             else array
             for name, array in inputs.items()
         }
         found = self._session.run(shaped, signature, outputs or self._outputs)
         return {
-            name: array.reshape(self._full(self._back[name], array.shape))
+            name: array.reshape(self._full(*self._back[name], array.shape))
             if name in self._back
             else array
             for name, array in found.items()
@@ -46,8 +53,12 @@ class DeclaredSession:
         """See ``Session.close``."""
         self._session.close()
 
-    def _full(self, shape: Shape, actual: Shape) -> Shape:
-        return (actual[0], *shape) if self._batched else shape
+    def _full(self, before: Shape, after: Shape, actual: Shape) -> Shape:
+        """``after`` with the batch, and the sizes that ``actual`` has where ``before`` is free."""
+        batch = actual[:1] if self._batched else ()
+        sizes = zip(before, actual[len(batch) :], strict=True)
+        free = iter([size for declared, size in sizes if declared == -1])
+        return (*batch, *(next(free) if size == -1 else size for size in after))
 
 
 def declare(session: Session, config: ModelConfig) -> Session:
@@ -58,14 +69,15 @@ def declare(session: Session, config: ModelConfig) -> Session:
     """
     if not (config.inputs or config.outputs):
         return session
-    signature = session.signatures[_only(session)]
-    inputs = _checked("input", config.inputs, signature.inputs, config)
+    signature = session.signatures[_default(session)]
+    limit = config.max_batch_size
+    batched = signature.batched if limit is None else limit > 0
+    inputs = _checked("input", config.inputs, signature.inputs, batched)
     missing = {s.name for s in signature.inputs if not s.optional} - {s.name for s in inputs}
     if config.inputs and missing:
         raise LoadFailed(f"the configuration does not declare the input(s) {sorted(missing)}")
-    outputs = _checked("output", config.outputs, signature.outputs, config)
-    batched = bool(config.max_batch_size)
-    if config.max_batch_size and not signature.batched:
+    outputs = _checked("output", config.outputs, signature.outputs, batched)
+    if batched and not signature.batched:
         raise LoadFailed(
             f"max_batch_size is {config.max_batch_size}, but the model's first dimension is not"
             " a batch of any size; set max_batch_size to 0"
@@ -74,21 +86,28 @@ def declare(session: Session, config: ModelConfig) -> Session:
     return DeclaredSession(session, declared, config)
 
 
-def _only(session: Session) -> str:
-    return next(iter(session.signatures))
+def _default(session: Session) -> str:
+    names = session.signatures
+    return DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else next(iter(names))
+
+
+def _reshaped(tensors: Sequence[DeclaredTensor]) -> Iterator[tuple[str, Shape, Shape]]:
+    for tensor in tensors:
+        if tensor.dims is not None and tensor.reshape is not None:
+            yield tensor.name, tensor.dims, tensor.reshape
 
 
 def _checked(
-    kind: str, declared: Sequence[DeclaredTensor], actual: Sequence[TensorSpec], config: ModelConfig
+    kind: str, declared: Sequence[DeclaredTensor], actual: Sequence[TensorSpec], batched: bool
 ) -> tuple[TensorSpec, ...]:
     if not declared:
         return tuple(actual)
     by_name = {spec.name: spec for spec in actual}
-    return tuple(_check(kind, tensor, by_name, config) for tensor in declared)
+    return tuple(_check(kind, tensor, by_name, batched) for tensor in declared)
 
 
 def _check(
-    kind: str, tensor: DeclaredTensor, by_name: Mapping[str, TensorSpec], config: ModelConfig
+    kind: str, tensor: DeclaredTensor, by_name: Mapping[str, TensorSpec], batched: bool
 ) -> TensorSpec:
     spec = by_name.get(tensor.name)
     if spec is None:
@@ -103,7 +122,12 @@ def _check(
         )
     if tensor.dims is None:
         return spec
-    batch: Shape = (-1,) if config.max_batch_size else ()
+    if tensor.reshape is not None and _size(tensor.dims) != _size(tensor.reshape):
+        raise LoadFailed(
+            f"the configuration reshapes {kind} '{tensor.name}' from {list(tensor.dims)} to"
+            f" {list(tensor.reshape)}, which are not of one size"
+        )
+    batch: Shape = (-1,) if batched else ()
     inner = (*batch, *(tensor.dims if tensor.reshape is None else tensor.reshape))
     if spec.shape is not None and not _agree(inner, spec.shape):
         raise LoadFailed(
@@ -111,6 +135,11 @@ def _check(
             f" model has {list(spec.shape)}"
         )
     return dataclasses.replace(spec, shape=(*batch, *tensor.dims))
+
+
+def _size(shape: Shape) -> tuple[int, int]:
+    """Number of free dimensions, and product of the others."""
+    return shape.count(-1), math.prod(size for size in shape if size != -1)
 
 
 def _agree(declared: Shape, actual: Shape) -> bool:

@@ -87,11 +87,18 @@ def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
         LoadFailed: nothing in the folder can be opened; the message lists what could be.
     """
     if config.default_filename is not None:
-        path = folder / config.default_filename
+        name = config.default_filename
+        path = folder / name
         if not path.exists():
-            raise LoadFailed(f"the version's folder has no '{config.default_filename}'")
+            raise LoadFailed(f"the version's folder has no '{name}'")
+        opened = folder if name.startswith("saved_model.pb") else path
         if config.platform:
-            return registry.resolve(config.platform), path
+            return registry.resolve(config.platform), opened
+        name += "/" * path.is_dir()
+        for platform, entry in registry.entries().items():
+            if entry.opens(name):
+                return platform, opened
+        raise LoadFailed(f"no platform is known to open '{name}'; set platform")
     wanted = registry.resolve(config.platform) if config.platform else None
     found = registry.detect(folder, wanted)
     if found is None:
@@ -199,7 +206,7 @@ def _set_batching(scheduled: Scheduled, leaf: Leaf, config: ModelConfig) -> None
         return
     batching = config.batching or Batching(auto=True)
     if not batching.auto:
-        scheduled.max_rows = batching.max_size
+        scheduled.max_rows = min(batching.max_size, metadata.max_batch_size)
         scheduled.max_delay_s = batching.max_delay_ms / 1000
         return
     name = metadata.default_signature

@@ -105,7 +105,19 @@ class _Entry:
             for v in self.versions
             if v.state is State.AVAILABLE and v.served is not None
         }
-        self.routing = _Routing(live, self.labels, live[max(live)] if live else None)
+        # A label stays where it is until its new version can answer.
+        before = self.routing.labels
+        labels = {
+            label: before[label] if version not in live and before.get(label) in live else version
+            for label, version in self.labels.items()
+        }
+        self.routing = _Routing(live, labels, live[max(live)] if live else None)
+
+    def note(self, error: str) -> None:
+        """Keeps, and logs once, why the model is not what its files ask for."""
+        if error and error != self.error:
+            _log.error("model not updated", extra={"model": self.name, "reason": error})
+        self.error = error
 
 
 class Manager:
@@ -201,7 +213,10 @@ class Manager:
         for name in sorted({*self._names(), *self._entries}):
             entry = self._entries.get(name)
             versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
+            again = {v.version for v in versions if v.state is not State.END}
             for v in versions:
+                if v.state is State.END and not v.failed and v.version in again:
+                    continue  # unloaded, and there again
                 lines.append(IndexEntry(name, v.version, v.state, v.reason))
             if not versions:
                 lines.append(IndexEntry(name, None, None, entry.error if entry else ""))
@@ -265,6 +280,8 @@ class Manager:
             self._sync(name, self._read(name))
         except CrossfadeError as error:
             _log.error("model not served", extra={"model": name, "reason": error.message})
+        except Exception:  # its files cannot be read; the other models' can
+            _log.exception("model not served", extra={"model": name})
 
     def _sync(self, name: str, found: _Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
@@ -274,12 +291,12 @@ class Manager:
             if found is None:
                 wanted: set[_Key] = set()
             elif found.files.error is not None:
-                entry.error = found.files.error
+                entry.note(found.files.error)
                 return [entry.error]  # what is served stays
             else:
                 entry.labels = found.files.config.labels
                 wanted = _mark(entry, found.files, retry)
-                entry.error = "" if wanted else "there is no version to serve"
+                entry.note("" if wanted else "there is no version to serve")
             while action := next_action(_snapshots(entry, wanted)):
                 before = State.START if action.kind == "load" else State.AVAILABLE
                 key = (action.version, action.fingerprint)
@@ -345,4 +362,3 @@ def _mark(entry: _Entry, files: ModelFiles, retry: bool) -> set[_Key]:
 
 def _snapshots(entry: _Entry, wanted: set[_Key]) -> list[Snapshot]:
     return [Snapshot(*v.key, v.state, v.key in wanted) for v in entry.versions]
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from crossfade.runtimes.core.model import Model, ModelMetadata
@@ -9,6 +10,8 @@ from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
 from crossfade.serving.tensors.validator import Validator
+
+_log = logging.getLogger(__name__)
 
 
 class Served:
@@ -57,8 +60,12 @@ class Served:
             self._leases -= 1
             last = self._leases == 0
         if last:
-            self.model.close()
-            self._closed.set()
+            try:
+                self.model.close()
+            except Exception:  # nobody who waits for the end, or gave a lease back, can help it
+                _log.exception("closing failed", extra={"model": self.metadata.name})
+            finally:
+                self._closed.set()
 
     def retire(self) -> None:
         """Gives no more leases, and closes the model when the last one is back. Once."""

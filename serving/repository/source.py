@@ -108,9 +108,9 @@ class RemoteSource:
         """See ``Source.fetch``."""
         target = self._cache / f"{model.name}-{version.version}-{version.fingerprint[:16]}"
         if target.exists():
-            if _digests(target) == json.loads((target / _MANIFEST).read_text()):
+            if _is_intact(target):
                 return target
-            shutil.rmtree(target)  # damaged since it was copied
+            shutil.rmtree(target, ignore_errors=True)  # damaged since it was copied
         self._cache.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=self._cache, prefix=".copy-"))
         try:
@@ -124,7 +124,11 @@ class RemoteSource:
                 if copy.stat().st_size != info.size_bytes:
                     raise LoadFailed(f"'{path}' changed while it was copied; it is tried again")
             (scratch / _MANIFEST).write_text(json.dumps(_digests(scratch)))
-            os.replace(scratch, target)
+            try:
+                os.replace(scratch, target)
+            except OSError:
+                if not _is_intact(target):  # else another server was first
+                    raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return target
@@ -194,9 +198,17 @@ def _stamp(entry: Mapping[str, Any]) -> str:
     return next((str(entry[key]) for key in keys if entry.get(key) is not None), "")
 
 
+def _is_intact(folder: Path) -> bool:
+    try:
+        return bool(_digests(folder) == json.loads((folder / _MANIFEST).read_bytes()))
+    except (OSError, ValueError):
+        return False
+
+
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path: hashlib.sha256((folder / path).read_bytes()).hexdigest()
-        for path, _ in sorted(_walk(folder))
-        if path != _MANIFEST
-    }
+    return {path: _digest(folder / path) for path, _ in sorted(_walk(folder)) if path != _MANIFEST}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

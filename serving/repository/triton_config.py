@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from google.protobuf import text_format
@@ -28,6 +29,7 @@ _DTYPES: Final = {
     wire.TYPE_BF16: "BF16",
 }
 WIRE_DTYPES: Final = {name: number for number, name in _DTYPES.items()}
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")  # 0 is Triton's word for the library's choice
 _THREADS: Final = {"intra_op_thread_count": "intra_op_threads"}
 
 
@@ -78,7 +80,7 @@ def _values(message: Any, file: str) -> dict[str, Any]:
     values["options"] = {
         _THREADS[key]: int(parameter.string_value)
         for key, parameter in message.parameters.items()
-        if key in _THREADS and parameter.string_value.isdigit()
+        if key in _THREADS and _COUNT.fullmatch(parameter.string_value)
     }
     values["warmup"] = [_warmup(sample) for sample in message.model_warmup]
     return values

@@ -15,6 +15,9 @@ from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.core.model import Tensor
 
 MAX_DEPTH: Final = 100
+# A list of two bytes becomes an object of sixty: a body may not say more than what a request needs.
+MAX_LISTS: Final = 2**20
+MAX_KEYS: Final = 2**14
 _NUMBERS: Final = frozenset({int, float})
 # Python types that a JSON value may have, by kind of numpy dtype; True is no 1.
 _KINDS: Final = {"b": frozenset({bool}), "i": frozenset({int}), "u": frozenset({int})}
@@ -25,14 +28,20 @@ def loads(body: bytes) -> dict[str, Any]:
     """Parses a JSON object.
 
     Raises:
-        InvalidArgument: not JSON, not an object, nested too deeply, or a key that stands twice.
+        InvalidArgument: not JSON, not an object, nested too deeply, too many lists, objects or
+            keys, or a key that stands twice.
     """
     marks = _structure(body)
     brackets = marks[marks != ord(":")]
     if brackets.size:
-        steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
+        first = brackets[: 2 * (MAX_LISTS + MAX_KEYS)]
+        steps = np.where((first == ord("[")) | (first == ord("{")), 1, -1)
         if int(np.cumsum(steps).max()) > MAX_DEPTH:
             raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({MAX_DEPTH})")
+    if np.count_nonzero(marks == ord("[")) > MAX_LISTS:
+        raise InvalidArgument(f"the body has more than {MAX_LISTS} JSON lists; send 'data' flat")
+    if np.count_nonzero((marks == ord("{")) | (marks == ord(":"))) > MAX_KEYS:
+        raise InvalidArgument(f"the body has more than {MAX_KEYS} JSON objects and keys")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -8,6 +8,8 @@ import http.client
 import json
 import re
 import socket
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,8 @@ def echo(dtype: str, shape: str = "[-1, 2]") -> str:
     return fake("inputs:", f"  - {{name: x, dtype: {dtype}, shape: {shape}}}")
 
 
-# One row at a time, on one instance, 0.3 s each: a second request waits.
-SLOW_MS = 300
+# One row at a time, on one instance, 0.5 s each: a second request waits.
+SLOW_MS = 500
 MODELS = {
     "text": echo("BYTES"),
     "scores": echo("FP32", "[-1, 4]"),
@@ -292,3 +294,22 @@ def target(root: Path, *arguments: str) -> Iterator[Target]:
         attacked.close()
         code = server.stop()
     assert code == 0
+
+
+def bomb(coding: str, size: int, fill: bytes) -> bytes:
+    """As ``gzip.compress`` or ``zlib.compress`` of so many ``fill``."""
+    block = fill * 2**24
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)
+    digest, check = (zlib.crc32, 0) if coding == "gzip" else (zlib.adler32, 1)
+    for _ in range(size // len(block)):
+        check = digest(block, check)
+    whole = packed * (size // len(block)) + deflate.flush()
+    if coding == "gzip":
+        return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + whole + struct.pack("<II", check, size)
+    return b"\x78\xda" + whole + struct.pack(">I", check)
+
+
+def tree(repository: Path) -> dict[str, int]:
+    """Every file in and beside the repository, with its time."""
+    return {str(path): path.stat().st_mtime_ns for path in repository.parent.rglob("*")}

@@ -9,7 +9,6 @@ import contextlib
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +26,7 @@ from tests.e2e.hostile import (
     single,
     target,
     tensor,
+    tree,
 )
 
 RAW = ADDEND.tobytes()
@@ -610,11 +610,6 @@ def test_row25_index_after_a_failed_load(attacked: Target) -> None:
         assert_clean(index["broken"].reason)
 
 
-def tree(root: Path) -> dict[str, int]:
-    """Every file near the repository, with its time."""
-    return {str(path): path.stat().st_mtime_ns for path in root.parent.rglob("*")}
-
-
 # Rows 26, 37 and 39: messages.
 
 GOOD = simple().SerializeToString()
@@ -640,6 +635,16 @@ def test_garbage(attacked: Target, message: bytes) -> None:
     with attacked.survives():
         says = "not a valid ModelInferRequest"
         attacked.refused(message, "INVALID_ARGUMENT", says)
+
+
+@pytest.mark.parametrize("field", [b"\x22\x00", b"\x2a\x00", b"\x32\x00", b"\x3a\x00"])
+@pytest.mark.parametrize("before", [b"", b"\x80\x08\x01"], ids=["usual", "odd"])
+def test_row26_millions_of_empty_fields(attacked: Target, field: bytes, before: bytes) -> None:
+    """Two bytes each, which would become objects of hundreds."""
+    with attacked.survives():
+        began_s = time.monotonic()
+        attacked.refused(before + b"\x0a\x06simple" + field * 2_000_000, says="fields|no form")
+        assert time.monotonic() - began_s < 2
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ _CUT_ABOVE_BYTES: Final = 16 * 1024
 _RAW_INPUT_TAG: Final = 0x3A  # field 7, length-delimited
 _RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
 _ONE_BYTE_TAGS: Final = 0x80
+# An empty field of two bytes becomes an object of hundreds: so many are allowed in a large message,
+# and only up to this size may a message be of a form that ``cut`` leaves to the parser.
+_MAX_FIELDS: Final = 16 * 1024
+_MAX_ODD_BYTES: Final = 1024 * 1024
 
 # The typed field of InferTensorContents for each dtype; FP16 and BF16 have none.
 _CONTENTS: Final = {
@@ -86,7 +90,9 @@ def cut(message: Buffer) -> InferMessage:
     raws: list[memoryview] = []
     at = kept = 0
     try:
-        while at < size:
+        for _ in range(_MAX_FIELDS + 1):
+            if at == size:
+                break
             tag = view[at]
             if tag & 7 != 2 or tag >= _ONE_BYTE_TAGS:  # none of the fields that we know
                 raise IndexError
@@ -99,7 +105,11 @@ def cut(message: Buffer) -> InferMessage:
                 raws.append(view[start:end])
                 kept = end
             at = end
+        else:
+            raise InvalidArgument(f"the request has more than {_MAX_FIELDS} fields")
     except IndexError:  # not of the usual form: let the parser say what it is
+        if size > _MAX_ODD_BYTES:
+            raise InvalidArgument("the request is of no form that clients use") from None
         head = parse(wire.ModelInferRequest, message)
         return InferMessage(head, head.raw_input_contents)
     rest.append(view[kept:])

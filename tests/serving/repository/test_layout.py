@@ -15,7 +15,6 @@ from crossfade.serving.repository.layout import (
     FileInfo,
     ModelFiles,
     check_name,
-    escape,
     read_model,
     unknown_model,
 )
@@ -81,7 +80,7 @@ def test_ours_wins_over_tritons() -> None:
         {"model.savedmodel/saved_model.pb": "a"},
         {"net.bin": "a", "model.yaml": "{platform: tflite, default_filename: net.bin}"},
     ],
-    ids=lambda folder: min(folder),
+    ids=min,
 )
 def test_an_unpacked_export_is_version_1(folder: Folder) -> None:
     found = read(folder)
@@ -107,7 +106,7 @@ def test_version_folders_count_more_than_a_file_beside_them() -> None:
         {"v1/model.onnx": "a"},
         {"1.5/model.onnx": "a"},
         {"1_000/model.onnx": "a"},
-        {"١/model.onnx": "a"},  # a digit, but none of ours
+        {"\u0661/model.onnx": "a"},  # a digit, but none of ours
         {"²/model.onnx": "a"},
         {f"{MAX_VERSION + 1}/model.onnx": "a"},
         {"0" * 20 + "1/model.onnx": "a"},
@@ -310,11 +309,3 @@ def test_the_error_for_a_name_that_is_not_served(name: str, code: Code, message:
     assert error.code is code
     assert isinstance(error, NotFound if code is Code.NOT_FOUND else InvalidArgument)
     assert error.message.startswith(message)
-
-
-@given(text=st.text(max_size=300))
-def test_what_strangers_sent_is_shown_short_and_harmless(text: str) -> None:
-    shown = escape(text)
-    assert shown.isascii()
-    assert shown.isprintable()
-    assert len(shown) <= 10 * 128

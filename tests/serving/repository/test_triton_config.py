@@ -185,10 +185,7 @@ def test_threads(count: str, options: dict[str, Any]) -> None:
     assert read(text).options == options
 
 
-@pytest.mark.parametrize(
-    "name",
-    [v.name for v in wire.ModelInput.DESCRIPTOR.fields_by_name["data_type"].enum_type.values],
-)
+@pytest.mark.parametrize("name", sorted(n for n in vars(wire) if n.startswith("TYPE_")))
 def test_every_data_type_has_a_name_of_the_protocol(name: str) -> None:
     (declared,) = read(f'input {{ name: "x" data_type: {name} dims: 1 }}').inputs
     if name == "TYPE_INVALID":
@@ -226,7 +223,7 @@ def test_every_dtype_of_ours_can_be_written() -> None:
         ("dynamic_batching { priority_levels: 2 }", "default_priority must be 1 to 2"),
         ("max_batch_sice: 1", 'no field named "max_batch_sice"'),
         ("max_batch_size: one", "1:17"),
-        ("input {", "1:8"),
+        ("input {", "1:7"),
         ('input { name: "x" data_type: TYPE_FP31 }', "TYPE_FP31"),
         ("{}", "1:1"),
     ],
@@ -239,12 +236,15 @@ def test_tritons_own_samples(shared: Path) -> None:
     """Whatever stands in them is read, or refused by name."""
     files = sorted((shared / "triton" / "model_repository").glob("*/config.pbtxt"))
     assert files
-    read_ones = {}
+    read_ones: dict[str, ModelConfig] = {}
+    refused: dict[str, str] = {}
     for file in files:
         try:
             read_ones[file.parent.name] = read(file.read_text())
         except LoadFailed as error:
-            assert "not supported" in error.message or "unknown platform" in error.message
+            refused[file.parent.name] = error.message
+    reasons = ("not supported", "unknown platform")
+    assert all(any(reason in message for reason in reasons) for message in refused.values())
     simple = read_ones["simple"]
     assert simple.max_batch_size == 8
     assert [t.name for t in simple.inputs] == ["INPUT0", "INPUT1"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument
-from crossfade.serving.tensors.strict_json import MAX_DEPTH, loads, to_array
+from crossfade.serving.tensors.strict_json import MAX_DEPTH, MAX_KEYS, MAX_LISTS, loads, to_array
 
 INTEGERS = sorted(n for n, d in NUMPY.items() if d.kind in "iu")
 FLOATS = ["FP16", "FP32", "FP64", "BF16"]
@@ -120,6 +120,18 @@ def test_nesting(opening: bytes) -> None:
             loads(body)
         with pytest.raises(InvalidArgument):
             loads(b'{"x":' + opening * depth)
+
+
+def test_a_body_may_not_say_more_than_a_request_needs() -> None:
+    """Two bytes of it would become an object of sixty."""
+    lists = b'{"a":[' + b"[]," * (MAX_LISTS - 2) + b"[]"
+    assert len(loads(lists + b"]}")["a"]) == MAX_LISTS - 1
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_LISTS} JSON lists"):
+        loads(lists + b",[]]}")
+    objects = b'{"a":[' + b"{}," * (MAX_KEYS - 3) + b"{}"
+    assert len(loads(objects + b"]}")["a"]) == MAX_KEYS - 2
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_KEYS} JSON objects and keys"):
+        loads(objects + b",{}]}")
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:

@@ -1,0 +1,148 @@
+"""The wheel: everything that is needed is inside, nothing else, and it runs from anywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import crossfade
+from crossfade.runtimes import registry
+from crossfade.runtimes.core.errors import MissingExtra
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("serving", "runtimes", "ensemble", "training", "deploy", "benchmarks")
+DATA = (".binpb", ".pyi", ".typed")
+
+
+def sources() -> set[str]:
+    """What of the tree belongs in the wheel, by its path there."""
+    found = {f"crossfade/{path.name}" for path in (ROOT / "crossfade").glob("*.py")}
+    found.add("crossfade/py.typed")
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", *DATA) and "__pycache__" not in path.parts:
+                found.add(f"crossfade/{path.relative_to(ROOT).as_posix()}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: a build folder in the tree would bring back what was deleted."""
+    pytest.importorskip("build", reason="build is not installed (crossfade[dev])")
+    copy = tmp_path_factory.mktemp("wheel") / "tree"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    for name in ("crossfade", *FOLDERS):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy.parent), cwd=copy)
+    (built,) = copy.parent.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as opened:
+        return [name for name in opened.namelist() if not name.endswith("/")]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("installed")
+    quiet = ("--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
+    run("-m", "pip", "install", *quiet, "--target", str(target), str(wheel), cwd=target)
+    return target
+
+
+def run(*arguments: str, cwd: Path, path: Path | None = None) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_module_and_every_data_file_is_inside(names: list[str]) -> None:
+    assert sources() - set(names) == set()
+
+
+def test_nothing_else_is_inside(names: list[str]) -> None:
+    inside = {name for name in names if not re.match(r"crossfade-[^/]+\.dist-info/", name)}
+    assert inside - sources() == set()
+    assert len(names) == len(set(names)), "a linked folder must not be packed twice"
+
+
+def test_nothing_generic_lands_at_the_top_level(names: list[str]) -> None:
+    version = crossfade.__version__
+    assert {name.partition("/")[0] for name in names} == {
+        "crossfade",
+        f"crossfade-{version}.dist-info",
+    }
+
+
+def test_what_is_known_to_be_needed_at_run_time(names: list[str]) -> None:
+    assert {
+        "crossfade/py.typed",
+        "crossfade/serving/wire/wire.binpb",
+        "crossfade/serving/wire/open_inference.pyi",
+        "crossfade/serving/cli/main.py",
+        "crossfade/runtimes/fake.py",
+    } <= set(names)
+
+
+def test_every_extra_that_an_error_names_can_be_installed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = [n for n in opened.namelist() if n.endswith(".dist-info/METADATA")]
+        metadata = opened.read(name).decode()
+    offered = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
+    named = {entry.extra for entry in registry.BUILT_IN.values() if entry.extra} | {"gs", "s3"}
+    assert named
+    assert named <= offered, MissingExtra(min(named - offered), "somebody").message
+
+
+def test_the_command_is_declared(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = [n for n in opened.namelist() if n.endswith(".dist-info/entry_points.txt")]
+        text = opened.read(name).decode()
+    assert "crossfade = crossfade.serving.cli.main:main" in text
+
+
+def test_it_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    shown = run("-m", "crossfade", "--version", cwd=tmp_path, path=installed)
+    assert crossfade.__version__ in shown
+
+
+def test_it_is_the_installed_copy_that_runs(installed: Path, tmp_path: Path) -> None:
+    program = (
+        "import crossfade, crossfade.serving.app.server\n"
+        "from crossfade.serving.wire import open_inference\n"
+        "print(crossfade.__file__, open_inference.ModelInferRequest.DESCRIPTOR.file.name)"
+    )
+    place, proto = run("-c", program, cwd=tmp_path, path=installed).split()
+    assert Path(place).is_relative_to(installed)
+    assert proto == "open_inference.proto"
+
+
+def test_the_folders_of_the_import_package_are_links_to_those_of_the_tree() -> None:
+    for folder in FOLDERS:
+        link = ROOT / "crossfade" / folder
+        assert link.is_symlink()
+        assert os.readlink(link) == f"../{folder}", "relative, so that a clone works"
+        assert (ROOT / folder / "__init__.py").exists()
