@@ -10,7 +10,13 @@ from typing import Any, Final
 
 import grpc
 
-from crossfade.runtimes.core.errors import Code, CrossfadeError, Internal, Unavailable
+from crossfade.runtimes.core.errors import (
+    Code,
+    CrossfadeError,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+)
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
 from crossfade.serving.transport.grpc_threads import MAX_WAITING, GrpcThreads
 
@@ -19,6 +25,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG: Final = 1024
 # A stream keeps a thread for as long as it lives.
 _MAX_STREAMS: Final = 16
+# How often the end looks whether only streams are left.
+_LOOK_S: Final = 0.05
 # Without a deadline grpcio says that some 292 years remain.
 _NO_DEADLINE_S: Final = 10 * 365 * 86400.0
 _STATUS: Final = {code: getattr(grpc.StatusCode, code.name) for code in Code}
@@ -46,9 +54,10 @@ class GrpcHost:
     ) -> None:
         self._address = address
         self._pool = GrpcThreads(threads + _MAX_STREAMS)
+        self._streams = _Streams()
         self._server = grpc.server(
             self._pool,
-            handlers=(_Table(rpcs, policy),),
+            handlers=(_Table(rpcs, policy, self._streams),),
             maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
@@ -75,18 +84,46 @@ class GrpcHost:
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
-        """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off."""
-        self._server.stop(grace_s).wait()
+        """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off.
+
+        Streams are cut off once nothing else is in flight: an idle one would wait for ever.
+        """
+        stopped = self._server.stop(grace_s)
+        while not stopped.wait(_LOOK_S):
+            if self._pool.pending <= self._streams.open:
+                self._server.stop(0)
         self._pool.shutdown(wait=False)
 
 
+class _Streams:
+    """Counts the streams that are open, and refuses one too many. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.open = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self.open >= _MAX_STREAMS:
+                raise ResourceExhausted("too many streams are open")
+            self.open += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self.open -= 1
+
+
 class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]], policy: Policy) -> None:
-        slots = threading.BoundedSemaphore(_MAX_STREAMS)
+    def __init__(
+        self,
+        rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
+        policy: Policy,
+        streams: _Streams,
+    ) -> None:
         self._handlers = {
             rpc.path: grpc.unary_unary_rpc_method_handler(_unary(rpc, policy))
             if isinstance(rpc, Rpc)
-            else grpc.stream_stream_rpc_method_handler(_stream(rpc, policy, slots))
+            else grpc.stream_stream_rpc_method_handler(_stream(rpc, policy, streams))
             for rpc in rpcs
         }
 
@@ -158,25 +195,22 @@ def _unary(rpc: Rpc[Any, Any], policy: Policy) -> Callable[[bytes, Any], bytes]:
 
 
 def _stream(
-    rpc: StreamRpc[Any, Any], policy: Policy, slots: threading.BoundedSemaphore
+    rpc: StreamRpc[Any, Any], policy: Policy, streams: _Streams
 ) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
     def behave(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         call = _Call(b"", context)
-        if not slots.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
         try:
-            policy.check(rpc.access, call)
-            requests = (rpc.decode(message) for message in messages)
-            for response in rpc.handle(requests, call.cancelled):
-                yield rpc.encode(response)
+            with streams:
+                policy.check(rpc.access, call)
+                requests = (rpc.decode(message) for message in messages)
+                for response in rpc.handle(requests, call.cancelled):
+                    yield rpc.encode(response)
         except CrossfadeError as error:
             _abort(context, error)
         except grpc.RpcError:  # the caller went while its messages were read
             return
         except Exception as error:
             _abort(context, Internal.hide(error, _log, rpc.path))
-        finally:
-            slots.release()
 
     return behave
 

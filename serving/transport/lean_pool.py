@@ -47,6 +47,11 @@ class LeanPool(Executor):
         """Threads there are now."""
         return len(self._began_s)
 
+    @property
+    def pending(self) -> int:
+        """Work that waits or is being done."""
+        return self._queue.qsize() + sum(1 for at in list(self._began_s.values()) if at)
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See ``Executor.submit``."""
         if self._closed:

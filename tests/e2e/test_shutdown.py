@@ -90,3 +90,19 @@ def test_a_second_signal_ends_it_at_once(serve: Callable[..., ServerProcess], sl
     server.wait_for("draining")
     server.terminate()
     assert server.process.wait(3) == 1
+
+
+def test_idle_streams_do_not_hold_the_end_back(
+    serve: Callable[..., ServerProcess], slow: Path
+) -> None:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    server = serve("--model-repository", slow)
+    with grpc.insecure_channel(server.grpc) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        began_s = time.monotonic()
+        server.terminate()
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - began_s < 10
