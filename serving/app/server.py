@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 # mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with
 # every large message; models that are unloaded are trimmed explicitly.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_KEEP_BYTES = 64 * 1024 * 1024
+_KEEP_BYTES = 32 * 1024 * 1024  # the most that M_MMAP_THRESHOLD takes
 
 
 class Server:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -12,6 +11,7 @@ import yaml
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
+from crossfade.runtimes.options import explain
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -188,31 +188,4 @@ def build(raw: Mapping[str, Any], file: str) -> ModelConfig:
     try:
         return ModelConfig.model_validate(raw)
     except pydantic.ValidationError as error:
-        faults = "; ".join(_explain(fault, ModelConfig) for fault in error.errors())
-        raise LoadFailed(f"{file}: {faults}") from None
-
-
-def _explain(fault: Any, model: type[pydantic.BaseModel]) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "file"
-    if fault["type"] != "extra_forbidden":
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    keys = _keys_at(model, fault["loc"][:-1])
-    near = difflib.get_close_matches(str(fault["loc"][-1]), keys, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys)}"
-    return f"{place}: unknown key; {hint}"
-
-
-def _keys_at(model: type[pydantic.BaseModel], place: Sequence[str | int]) -> list[str]:
-    """Follows a fault's place down the sections to the keys that are allowed there."""
-    for part in place:
-        field = model.model_fields.get(str(part))
-        sections = _sections(field.annotation) if field else []
-        if sections:
-            model = sections[0]
-    return list(model.model_fields)
-
-
-def _sections(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return [annotation]
-    return [s for a in getattr(annotation, "__args__", ()) for s in _sections(a)]
+        raise LoadFailed(f"{file}: {explain(error, ModelConfig, 'key')}") from None

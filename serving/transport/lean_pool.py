@@ -113,7 +113,9 @@ class LeanPool(Executor):
             while not self._queue.empty() and not self._closed:
                 taken = self._taken
                 time.sleep(STUCK_S)
-                if self._taken == taken and not self._queue.empty() and self.size < self._most:
+                idle = sum(1 for at in list(self._began_s.values()) if not at)  # may be waking up
+                stuck = self._taken == taken and self._queue.qsize() > idle
+                if stuck and self.size < self._most:
                     self._add()
             self._watched = False
             if not self._queue.empty():  # came between the two lines above

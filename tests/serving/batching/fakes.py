@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -136,7 +136,6 @@ class Bench:
         instances: int = 1,
         max_rows: int = 1,
         max_delay_s: float = 0.0,
-        callers: int = 40,
         **queue: Any,
     ) -> None:
         self.runs = runs or Runs()
@@ -149,17 +148,28 @@ class Bench:
             max_rows=max_rows,
             max_delay_s=max_delay_s,
         )
-        self._pool = ThreadPoolExecutor(callers)
+        self._sent: list[Answer] = []
 
     def __enter__(self) -> Bench:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._pool.shutdown()
+    def __exit__(self, failure: type[BaseException] | None, *rest: object) -> None:
+        if failure is None:
+            assert not wait(self._sent, PATIENCE_S).not_done, "somebody still waits"
 
     def call(self, *requests: InferRequest) -> Answer:
         """Sends requests together, from a thread of their own."""
-        return self._pool.submit(self.scheduled.infer, requests)
+        sent: Answer = Future()
+
+        def work() -> None:
+            try:
+                sent.set_result(self.scheduled.infer(requests))
+            except BaseException as failure:
+                sent.set_exception(failure)
+
+        self._sent.append(sent)
+        threading.Thread(target=work, daemon=True).start()  # a hung one must not hang the tests
+        return sent
 
     def queue_up(self, *requests: InferRequest) -> list[Answer]:
         """Sends requests one after the other, each when the one before is in line."""

@@ -210,6 +210,9 @@ def test_the_timeout_is_for_waiting_not_for_running() -> None:
             bench.runs.release(0)
             wait_until(lambda: bench.runs.numbers[1:] == [[1, 2]])
             time.sleep(0.25)
+            before_s = time.process_time()
+            time.sleep(0.1)
+            assert time.process_time() - before_s < 0.06, "it waits asleep"
         assert [only(s) for s in sent] == [answer(1), answer(2)]
 
 
@@ -235,7 +238,7 @@ def test_many_cancel_while_the_batch_is_formed() -> None:
                 for token in tokens[::2]:
                     token.set()
 
-            canceller = threading.Thread(target=cancel)
+            canceller = threading.Thread(target=cancel, daemon=True)
             canceller.start()
             with bench.runs.held():
                 busy = bench.occupy()

@@ -117,7 +117,7 @@ def test_stress(instances: int, max_rows: int, max_delay_s: float, seed: int) ->
         default_priority=2,
     ) as bench:
         threads = [
-            threading.Thread(target=one_thread, args=(bench, runs, index, seed, wrong))
+            threading.Thread(target=one_thread, args=(bench, runs, index, seed, wrong), daemon=True)
             for index in range(THREADS)
         ]
         for thread in threads:
@@ -150,7 +150,7 @@ def test_a_full_queue_under_load_loses_nobody() -> None:
                     codes.append(None)
 
         bench.runs.behaviour = lambda _: time.sleep(0.0002)
-        threads = [threading.Thread(target=send, args=(index,)) for index in range(10)]
+        threads = [threading.Thread(target=send, args=(index,), daemon=True) for index in range(10)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -224,7 +224,7 @@ def test_many_threads_get_their_own_answers(plane: DataPlane) -> None:
             if [shown(f) for f in found] != [([number], 2), ([number + 0.5], 1)]:
                 wrong.append(found)
 
-    threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
+    threads = [threading.Thread(target=ask, args=(index,), daemon=True) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -129,7 +129,7 @@ def test_leases_and_retirement_from_many_threads() -> None:
                     if model.closed:
                         faults.append("closed under a lease")
 
-        threads = [threading.Thread(target=use) for _ in range(4)]
+        threads = [threading.Thread(target=use, daemon=True) for _ in range(4)]
         for thread in threads:
             thread.start()
         begin.wait(10)

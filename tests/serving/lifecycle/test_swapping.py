@@ -36,7 +36,9 @@ class Clients:
         self._stop = threading.Event()
         self.seen: dict[ModelRef, list[int]] = {ref: [] for ref in refs}
         self.failures: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._ask, args=(ref,)) for ref in refs * 2]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(ref,), daemon=True) for ref in refs * 2
+        ]
 
     def __enter__(self) -> Clients:
         for thread in self._threads:
@@ -114,7 +116,7 @@ def test_no_request_for_a_label_is_lost_when_it_moves(models: Repository) -> Non
         for here, there in ((2, 1), (1, 2), (2, 1), (1, 2)):
             models.configure("m", labels={"stable": here, "canary": 3}, instances=here)
             source.closed = {here}
-            loading = threading.Thread(target=manager.load, args=("m",))
+            loading = threading.Thread(target=manager.load, args=("m",), daemon=True)
             source.asked.clear()
             loading.start()
             source.wait_asked(here)  # 3 has been loaded again by now
@@ -138,7 +140,7 @@ def test_the_old_version_serves_until_the_new_one_does(models: Repository) -> No
     manager.load("m")
     models.add("m", 2)
     source.closed = {2}
-    loading = threading.Thread(target=manager.load, args=("m",))
+    loading = threading.Thread(target=manager.load, args=("m",), daemon=True)
     loading.start()
     source.wait_asked(2)
     assert answers(manager, "m") == 1
@@ -157,7 +159,7 @@ def test_other_models_serve_and_load_while_one_is_slow(models: Repository) -> No
     manager = Manager([source], Mode.EXPLICIT)
     manager.start()
     source.closed = {7}
-    loading = threading.Thread(target=manager.load, args=("slow",))
+    loading = threading.Thread(target=manager.load, args=("slow",), daemon=True)
     loading.start()
     source.wait_asked(7)
     manager.load("quick")
@@ -184,7 +186,7 @@ def test_loads_and_unloads_of_one_model_from_many_threads(models: Repository) ->
                 failures.append(failure)
 
     threads = [
-        threading.Thread(target=repeat, args=(change,))
+        threading.Thread(target=repeat, args=(change,), daemon=True)
         for change in (manager.load, manager.unload, manager.load)
     ]
     for thread in threads:

@@ -88,7 +88,7 @@ def test_no_count_is_lost_between_threads() -> None:
             counts.record_failure(failure, 1)
             counts.record_run(8, 5, "full")
 
-    threads = [threading.Thread(target=add) for _ in range(8)]
+    threads = [threading.Thread(target=add, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -143,7 +143,7 @@ def test_two_folders_of_one_version_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "error"),
     [
-        ("model.yaml", "platfrom: x", "model.yaml: platfrom: unknown key"),
+        ("model.yaml", "platfrom: x", "model.yaml: key 'platfrom' is unknown"),
         ("model.yaml", b"\xff\xfe", "model.yaml: not UTF-8 text"),
         ("config.pbtxt", "max_batch_sice: 1", "config.pbtxt: "),
         ("config.pbtxt", b"\x80", "config.pbtxt: not UTF-8 text"),

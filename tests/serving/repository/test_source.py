@@ -323,7 +323,9 @@ def test_two_servers_may_share_a_cache(cache: Path, tmp_path: Path) -> None:
 
     for turn in range(10):
         place = cache / str(turn)
-        servers = [threading.Thread(target=one_server, args=(place,)) for _ in range(4)]
+        servers = [
+            threading.Thread(target=one_server, args=(place,), daemon=True) for _ in range(4)
+        ]
         for server in servers:
             server.start()
         for server in servers:
