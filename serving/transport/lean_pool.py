@@ -71,13 +71,15 @@ class LeanPool(Executor):
         self._backlog.release()
 
     def _add(self) -> None:
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        thread.start()
-        with self._lock:
-            self._began_s.setdefault(thread.ident or 0, 0.0)
+        there = threading.Event()
+        threading.Thread(target=self._work, args=(there,), name=self._name, daemon=True).start()
+        there.wait()
 
-    def _work(self) -> None:
+    def _work(self, there: threading.Event) -> None:
         me = threading.get_ident()
+        with self._lock:  # by the thread itself, which may be gone before its maker goes on
+            self._began_s[me] = 0.0
+        there.set()
         while (work := self._queue.get()) is not None:
             self._taken += 1
             future, fn, args, kwargs = work

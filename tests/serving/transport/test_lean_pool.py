@@ -96,3 +96,16 @@ def test_after_the_end_nothing_is_taken() -> None:
     with pytest.raises(RuntimeError, match="shut down"):
         pool.submit(lambda: 1)
     assert until(lambda: pool.size == 0)
+
+
+def test_it_is_never_without_a_thread() -> None:
+    """Threads come and go all the time here, and none that has gone is counted."""
+    pool = LeanPool(1, 8, "churn")
+    for _ in range(200):
+        futures = [pool.submit(time.sleep, 0.003) for _ in range(4)]
+        futures += [pool.submit(lambda: None) for _ in range(8)]
+        for future in futures:
+            future.result(5)
+    alive = [thread for thread in threading.enumerate() if thread.name == "churn"]
+    assert 1 <= pool.size == len(alive)
+    pool.shutdown()
