@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,18 @@ def ask(address: str) -> Any:
         return client.infer("slow", [tensor])
 
 
+def ready_status(address: str) -> int | None:
+    """The status of the readiness check; ``None`` if the connection is refused."""
+    connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status
+    except ConnectionError:
+        return None
+    finally:
+        connection.close()
+
+
 def test_in_flight_requests_are_answered(serve: Callable[..., ServerProcess], slow: Path) -> None:
     server = serve("--model-repository", slow)
     answers: list[Any] = []
@@ -51,9 +62,7 @@ def test_in_flight_requests_are_answered(serve: Callable[..., ServerProcess], sl
         time.sleep(0.5)
         server.terminate()
         server.wait_for("draining")
-        with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
-            urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=5)
-        assert getattr(refused.value, "code", 400) == 400
+        assert ready_status(server.http) in (None, 400)
     for thread in threads:
         thread.join(20)
     assert [answer.get_response().model_name for answer in answers] == ["slow", "slow"]
