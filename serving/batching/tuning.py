@@ -34,7 +34,7 @@ def measure(
                 break
         curve[rows] = min(times)
         spent_s = time.perf_counter() - began_s
-        stalled = rows >= 4 and curve[rows] / rows > (1 - _MIN_SAVING) * curve[1]
+        stalled = rows >= 2 and curve[rows] / rows > (1 - _MIN_SAVING) * curve[1]
         if stalled or spent_s + 6 * curve[rows] > budget_s:
             break
         rows *= 2

@@ -159,6 +159,7 @@ class Manager:
             names = self._names()
         with ThreadPoolExecutor(2, "load") as pool:
             list(pool.map(self._try_sync, names))
+        memory.give_back()  # what loading and measuring took for a while
         self._started = True
         if self._mode is Mode.POLL:
             self._poller = threading.Thread(target=self._poll, name="poll", daemon=True)

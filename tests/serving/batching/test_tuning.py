@@ -126,7 +126,7 @@ def test_the_largest_size_is_what_the_model_takes(monkeypatch: pytest.MonkeyPatc
 
 def test_it_stops_where_more_rows_save_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     _, curve = measured(monkeypatch, lambda rows: 0.001 * rows)
-    assert list(curve) == [1, 2, 4]
+    assert list(curve) == [1, 2]  # more would only take memory for nothing
 
 
 @pytest.mark.parametrize("one_s", [0.0001, 0.01, 0.1, 3.0])
