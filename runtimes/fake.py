@@ -4,6 +4,7 @@ A version's folder holds ``fake.yaml``:
 
     behaviour: echo              # echo | sleep | constant | fail | crash
     delay_ms: 5                  # before every answer; sleep is an echo that must have one
+    delay_when: {input: x, value: 13}  # only then
     inputs:
       - {name: x, dtype: FP32, shape: [-1, 2]}
     outputs:                     # default: each input under its own name
@@ -89,7 +90,7 @@ class Output(Input):
 
 
 class Trigger(Options):
-    """Which runs fail: those with this value in this input."""
+    """Which runs fail or are delayed: those with this value in this input."""
 
     input: str
     value: bool | int | float | str
@@ -123,6 +124,7 @@ class FakeModel(Options):
 
     behaviour: Literal["echo", "sleep", "constant", "fail", "crash"] = "echo"
     delay_ms: float = pydantic.Field(default=0.0, ge=0, le=3_600_000)
+    delay_when: Trigger | None = None
     inputs: list[Input] = pydantic.Field(min_length=1)
     outputs: list[Output] = pydantic.Field(default_factory=list)
     method: Literal["predict", "classify", "regress"] = "predict"
@@ -134,8 +136,7 @@ class FakeModel(Options):
     def _names(self) -> FakeModel:
         known = {given.name for given in self.inputs}
         wanted = {o.source for o in self.outputs if o.source is not None}
-        if self.fail.when:
-            wanted.add(self.fail.when.input)
+        wanted |= {when.input for when in (self.fail.when, self.delay_when) if when}
         if unknown := wanted - known:
             raise ValueError(f"no input is called {', '.join(sorted(unknown))}")
         if self.behaviour == "sleep" and not self.delay_ms:
@@ -202,7 +203,7 @@ class FakeSession:
         model = self._model
         if missing := [i.name for i in model.inputs if i.name not in inputs]:
             raise errors.InvalidArgument(f"input '{missing[0]}' is missing")
-        if model.delay_ms:
+        if model.delay_ms and _hit(model.delay_when, inputs):
             time.sleep(model.delay_ms / 1000)
         if model.behaviour == "crash":
             _crash(model.crash)

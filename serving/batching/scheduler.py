@@ -38,6 +38,8 @@ from crossfade.serving.config.model_config import Queue
 from crossfade.serving.metrics.statistics import Statistics
 
 _log = logging.getLogger(__name__)
+# A run that takes longer than this is worth a thread of its own.
+_QUICK_S = 0.0005
 # Errors that say nothing about the neighbours in the batch: each request is then run alone.
 _SEPARABLE = frozenset({Code.INVALID_ARGUMENT, Code.INTERNAL, Code.FAILED_PRECONDITION})
 
@@ -84,6 +86,11 @@ class Scheduled:
     def waiting(self) -> int:
         """Requests in the queue now."""
         return len(self._waiting)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a request would now be run at once, and be over in a moment."""
+        return 0 < self._run_s < _QUICK_S and self._free > 0 and not self.max_delay_s
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``; refuses with ResourceExhausted what the queue cannot hold."""
@@ -279,7 +286,8 @@ class Scheduled:
 
     def _count(self, response: InferResponse, reason: str) -> None:
         timings = response.timings
-        self._run_s += 0.1 * (timings.infer_ns * 1e-9 - self._run_s)
+        weight = 0.1 if self._run_s else 1.0
+        self._run_s += weight * (timings.infer_ns * 1e-9 - self._run_s)
         self._statistics.record_run(timings.batch_rows, timings.infer_ns, reason)
 
     def _drop_dead(self) -> None:

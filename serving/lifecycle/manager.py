@@ -189,6 +189,12 @@ class Manager:
             if served.acquire():
                 return served
 
+    def is_quick(self, name: str) -> bool:
+        """Whether every version of a model would now answer at once, without a wait."""
+        entry = self._entries.get(name)
+        versions = entry.routing.by_version.values() if entry else ()
+        return bool(versions) and all(served.queue.is_quick for served in versions)
+
     def load(self, name: str) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
 

@@ -88,6 +88,16 @@ class Policy(Protocol):
         ...
 
 
+def never(_: Buffer) -> bool:
+    """Says that a call may take any time."""
+    return False
+
+
+def always(_: Buffer) -> bool:
+    """Says that a call takes next to none, whatever it asks."""
+    return True
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rpc(Generic[Request, Response]):
     """One unary method of a contract.
@@ -97,6 +107,9 @@ class Rpc(Generic[Request, Response]):
         decode: bytes to message; raises InvalidArgument.
         handle: answers each of several requests, in order, with a message or an error.
         encode: message to bytes.
+        is_quick: whether a call with this message, by all that is known, neither waits nor
+            computes for more than a fraction of a millisecond; a host may then run it on the
+            thread that received it. A wrong guess costs others a wait.
     """
 
     path: str
@@ -104,6 +117,7 @@ class Rpc(Generic[Request, Response]):
     decode: Callable[[Buffer], Request]
     handle: Callable[[Sequence[tuple[Request, Call]]], Sequence[Response | CrossfadeError]]
     encode: Callable[[Response], bytes]
+    is_quick: Callable[[Buffer], bool] = never
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

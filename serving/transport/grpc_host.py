@@ -53,11 +53,12 @@ class GrpcHost:
         max_message_bytes: int,
     ) -> None:
         self._address = address
-        self._pool = GrpcThreads(threads + _MAX_STREAMS)
         self._streams = _Streams()
+        table = _Table(rpcs, policy, self._streams)
+        self._pool = GrpcThreads(threads + _MAX_STREAMS, table.is_quick)
         self._server = grpc.server(
             self._pool,
-            handlers=(_Table(rpcs, policy, self._streams),),
+            handlers=(table,),
             maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
@@ -81,6 +82,7 @@ class GrpcHost:
             self.port = 0
         if not self.port:
             raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        self._pool.serve(self._server)
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
@@ -88,6 +90,8 @@ class GrpcHost:
 
         Streams are cut off once nothing else is in flight: an idle one would wait for ever.
         """
+        self._pool.leave_the_poller()
+        time.sleep(_LOOK_S)  # what is on its way is accepted, and answered within the grace
         stopped = self._server.stop(grace_s)
         while not stopped.wait(_LOOK_S):
             if self._pool.pending <= self._streams.open:
@@ -120,12 +124,16 @@ class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]
         policy: Policy,
         streams: _Streams,
     ) -> None:
-        self._handlers = {
-            rpc.path: grpc.unary_unary_rpc_method_handler(_unary(rpc, policy))
-            if isinstance(rpc, Rpc)
-            else grpc.stream_stream_rpc_method_handler(_stream(rpc, policy, streams))
-            for rpc in rpcs
-        }
+        self._handlers: dict[str, Any] = {}
+        self.is_quick: dict[Any, Callable[[Buffer], bool]] = {}  # by the function that grpcio calls
+        for rpc in rpcs:
+            if isinstance(rpc, Rpc):
+                behave = _unary(rpc, policy)
+                self.is_quick[behave] = rpc.is_quick
+                self._handlers[rpc.path] = grpc.unary_unary_rpc_method_handler(behave)
+            else:
+                answer = _stream(rpc, policy, streams)
+                self._handlers[rpc.path] = grpc.stream_stream_rpc_method_handler(answer)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(handler_call_details.method)

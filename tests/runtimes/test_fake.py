@@ -145,3 +145,14 @@ def test_says_what_is_wrong_with_the_file(loads: Loads, text: str, says: str) ->
     with pytest.raises(errors.LoadFailed) as failed:
         loads(text)
     assert says in failed.value.message
+
+
+def test_a_delay_may_be_for_some_inputs_only(loads: Loads) -> None:
+    session = loads(f"delay_ms: 300\n{INPUT}delay_when: {{input: x, value: 13}}")
+    began_s = time.monotonic()
+    run(session, [1, 2])
+    assert time.monotonic() - began_s < 0.25
+    run(session, [1, 2], [13, 2])
+    assert time.monotonic() - began_s >= 0.3
+    with pytest.raises(errors.LoadFailed, match="no input is called z"):
+        loads(f"delay_ms: 300\n{INPUT}delay_when: {{input: z, value: 13}}")

@@ -28,6 +28,7 @@ from crossfade.serving.wire import open_inference as wire
 
 # Messages above this have their raw tensors cut out instead of parsed.
 _CUT_ABOVE_BYTES: Final = 16 * 1024
+_NAME_TAG: Final = 0x0A  # field 1, length-delimited
 _RAW_INPUT_TAG: Final = 0x3A  # field 7, length-delimited
 _RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
 _ONE_BYTE_TAGS: Final = 0x80
@@ -71,6 +72,14 @@ def decode(message: Buffer) -> InferMessage:
         return cut(message)
     head = parse(wire.ModelInferRequest, message)
     return InferMessage(head, head.raw_input_contents)
+
+
+def model_of(message: Buffer) -> str | None:
+    """The model's name in a small message of the usual form, without parsing it."""
+    if not 2 < len(message) <= _CUT_ABOVE_BYTES or message[0] != _NAME_TAG:
+        return None
+    size = message[1]
+    return str(message[2 : 2 + size], "ascii", "replace") if size < _ONE_BYTE_TAGS else None
 
 
 def parse(kind: Any, message: Buffer) -> Any:

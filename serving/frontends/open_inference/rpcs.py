@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,10 +13,11 @@ from crossfade.serving.frontends.open_inference.infer_codec import (
     InferMessage,
     decode,
     encode,
+    model_of,
     parse,
     to_query,
 )
-from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
+from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
 from crossfade.serving.wire import open_inference as wire
 
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -43,6 +45,10 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
                 answers[index] = _answer(result, query, classified)
         return answers
 
+    def is_quick(message: Buffer) -> bool:
+        name = model_of(message)
+        return name is not None and plane.manager.is_quick(name)
+
     def load(request: Any, _: Call) -> Any:
         check_load(request.repository_name, request.parameters)
         plane.manager.load(request.model_name)
@@ -57,20 +63,23 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
     def read(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
         return _rpc(name, Access.READ, request, lambda r, _: answer(r))
 
+    def look(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
+        return dataclasses.replace(read(name, request, answer), is_quick=always)
+
     return [
-        Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, decode, infer, bytes),
-        read("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
-        read(
+        Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, decode, infer, bytes, is_quick),
+        look("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
+        look(
             "ServerReady",
             wire.ServerReadyRequest,
             lambda _: wire.ServerReadyResponse(ready=plane.ready),
         ),
-        read(
+        look(
             "ModelReady",
             wire.ModelReadyRequest,
             lambda r: wire.ModelReadyResponse(ready=describe.ready(r.name, r.version)),
         ),
-        read("ServerMetadata", wire.ServerMetadataRequest, lambda _: describe.server()),
+        look("ServerMetadata", wire.ServerMetadataRequest, lambda _: describe.server()),
         read(
             "ModelMetadata",
             wire.ModelMetadataRequest,
