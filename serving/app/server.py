@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 
+from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference import routes, rpcs
@@ -19,7 +20,6 @@ from crossfade.serving.transport.calls import Access, HttpResponse, Route
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
-from crossfade.serving.transport.policy import LoopbackAdmin
 
 _log = logging.getLogger(__name__)
 # mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with
@@ -38,7 +38,9 @@ class Server:
         self._config = config
         self._manager = Manager(sources, mode, config.poll_s, config.load_models)
         self._plane = DataPlane(self._manager)
-        policy = LoopbackAdmin()
+        policy = guard(config)
+        tls = certificates(config)
+        context = tls.context() if tls else None
         describe = Describe(self._plane, config.server_name)
         metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
         self.grpc = GrpcHost(
@@ -51,6 +53,7 @@ class Server:
             f"{config.host}:{config.grpc_port}",
             threads=config.grpc_threads,
             max_message_bytes=config.max_request_bytes,
+            credentials=tls.grpc_credentials() if tls else None,
         )
         self.http = HttpHost(
             routes.table(self._plane, describe),
@@ -59,6 +62,7 @@ class Server:
             host=config.host,
             port=config.http_port,
             threads=config.http_threads,
+            tls=context,
         )
         self.metrics = HttpHost(
             metrics,
@@ -67,6 +71,7 @@ class Server:
             host=config.host,
             port=config.metrics_port,
             threads=1,
+            tls=context,
         )
         self._stopping = threading.Lock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ data is one of
 examples:
   crossfade infer digits_automl examples/digits/images/three_0.png --top 3
   crossfade infer simple '{"INPUT0": [[1, 2]], "INPUT1": [[3, 4]]}' --url 127.0.0.1:8001
+
+A server that wants a token gets the one in the environment variable CROSSFADE_TOKEN.
 """
 
 
@@ -50,12 +53,15 @@ def add(commands: Any) -> None:
     option("--top", type=int, default=0, metavar="K", help="print the best K classes and labels")
     option("--timeout-s", type=float, default=30.0, help="give up after (%(default)s)")
     option("--json", action="store_true", help="print JSON instead of text")
+    option("--tls-ca", type=Path, metavar="PEM", help="speak TLS; the server's authority")
+    option("--tls-cert", type=Path, metavar="PEM", help="the caller's certificate, and ...")
+    option("--tls-key", type=Path, metavar="PEM", help="... its private key, for mutual TLS")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Sends one request and prints the answer; returns the exit code."""
-    call = _Client(options.url, options.timeout_s).call
+    call = _Client(options).call
     metadata = call(
         "ModelMetadata",
         wire.ModelMetadataRequest(name=options.model, version=options.model_version),
@@ -88,26 +94,39 @@ def run(options: argparse.Namespace) -> int:
 class _Client:
     """One channel; turns gRPC's errors into readable ones."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         import grpc
 
         self._grpc = grpc
-        self._url = url
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(
-            url, options=(("grpc.max_receive_message_length", -1),)
-        )
+        self._url = options.url
+        self._timeout_s = options.timeout_s
+        token = os.environ.get("CROSSFADE_TOKEN")
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        limits = (("grpc.max_receive_message_length", -1),)
+        if options.tls_ca or options.tls_cert:
+            ca, key, cert = map(_read, (options.tls_ca, options.tls_key, options.tls_cert))
+            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+            self._channel = grpc.secure_channel(options.url, credentials, limits)
+        else:
+            self._channel = grpc.insecure_channel(options.url, limits)
 
     def call(self, method: str, request: Any, response: Any) -> Any:
         stub = self._channel.unary_unary(
             _SERVICE + method, type(request).SerializeToString, response.FromString
         )
         try:
-            return stub(request, timeout=self._timeout_s)
+            return stub(request, timeout=self._timeout_s, metadata=self._metadata)
         except self._grpc.RpcError as error:
             if error.code() is self._grpc.StatusCode.UNAVAILABLE and "connect" in error.details():
                 raise Unavailable(f"no server answers at {self._url}: is it running?") from None
             raise InvalidArgument(f"{error.code().name}: {error.details()}") from None
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise NotFound(f"'{path}' cannot be read: {error.strerror}") from None
 
 
 def _inputs(data: str, specs: list[Any]) -> tuple[dict[str, Tensor], list[str]]:

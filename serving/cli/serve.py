@@ -101,6 +101,7 @@ def add(commands: Any) -> None:
         help="HTTP requests that may run at the same time (%(default)s)",
     )
     _number(parser, "shutdown-grace-s", "what requests in flight get after SIGTERM")
+    _security(parser)
     option(
         "--server-name",
         default=_DEFAULTS["server_name"],
@@ -116,6 +117,37 @@ def add(commands: Any) -> None:
     )
     option("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.set_defaults(run=run)
+
+
+def _security(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument_group("who may call").add_argument
+    option("--tls-cert", type=Path, metavar="PEM", help="the server's certificate: TLS, all ports")
+    option("--tls-key", type=Path, metavar="PEM", help="its private key")
+    option(
+        "--tls-client-ca",
+        type=Path,
+        metavar="PEM",
+        help="callers must show a certificate of this authority (mutual TLS)",
+    )
+    option(
+        "--tokens",
+        type=Path,
+        metavar="YAML",
+        help="callers must send a token of this file; `crossfade token` adds one",
+    )
+    option(
+        "--admin-from",
+        choices=("loopback", "anywhere"),
+        default=_DEFAULTS["admin_from"],
+        help="from where models may be loaded and unloaded (%(default)s); anywhere needs --tokens"
+        " or --tls-client-ca",
+    )
+    option(
+        "--caller-rate",
+        type=_rate,
+        metavar="N",
+        help="requests a second for each caller, by token, else by address (no limit)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -180,6 +212,16 @@ def _positive(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.001 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of requests a second")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -20,6 +20,11 @@ class ServerConfig:
         grpc_threads, http_threads: requests that may run at the same time, by protocol.
         max_request_bytes: a larger request is refused.
         shutdown_grace_s: what requests in flight get after SIGTERM.
+        tls_cert, tls_key, tls_client_ca: PEM files; TLS on every port, and callers must then show
+            a certificate of that authority.
+        tokens: the file of the callers' tokens; ``None`` lets everybody infer and read.
+        admin_from: ``loopback``, or ``anywhere`` for callers who have proved who they are.
+        caller_rate: requests a second for each caller; ``None`` is no limit.
         server_name: what ``ServerMetadata`` says.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
     """
@@ -36,5 +41,11 @@ class ServerConfig:
     http_threads: int = 16
     max_request_bytes: int = 64 * 1024 * 1024
     shutdown_grace_s: float = 30.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    admin_from: str = "loopback"
+    caller_rate: float | None = None
     server_name: str = "crossfade"
     cache: Path | None = None

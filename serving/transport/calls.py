@@ -22,8 +22,12 @@ _log = logging.getLogger(__name__)
 
 
 class Access(enum.Enum):
-    """What a caller must be allowed to do before an RPC or a route runs."""
+    """What a caller must be allowed to do before an RPC or a route runs.
 
+    PROBE (is the server up?) is for everybody, and says nothing else.
+    """
+
+    PROBE = "probe"
     INFER = "infer"
     READ = "read"
     ADMIN = "admin"
@@ -84,7 +88,7 @@ class Policy(Protocol):
     """Who may do what; the one place that every door asks."""
 
     def check(self, access: Access, caller: Caller) -> None:
-        """Raises PermissionDenied or Unauthenticated if the caller may not."""
+        """Raises PermissionDenied, Unauthenticated or ResourceExhausted if it may not now."""
         ...
 
 

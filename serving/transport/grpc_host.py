@@ -41,6 +41,7 @@ class GrpcHost:
         address: ``host:port``, port 0 is any free one; or ``unix:path``.
         threads: RPCs that may run at the same time, streams aside.
         max_message_bytes: a larger request is refused with RESOURCE_EXHAUSTED.
+        credentials: of the server, as grpcio makes them; ``None`` is no TLS.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class GrpcHost:
         *,
         threads: int,
         max_message_bytes: int,
+        credentials: Any = None,
     ) -> None:
         self._address = address
+        self._credentials = credentials
         self._streams = _Streams()
         table = _Table(rpcs, policy, self._streams)
         self._pool = GrpcThreads(threads + _MAX_STREAMS, table.is_quick)
@@ -77,7 +80,11 @@ class GrpcHost:
             Unavailable: the address cannot be bound.
         """
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            self.port = (
+                self._server.add_secure_port(self._address, self._credentials)
+                if self._credentials
+                else self._server.add_insecure_port(self._address)
+            )
         except RuntimeError:
             self.port = 0
         if not self.port:

@@ -21,6 +21,7 @@ from crossfade.serving.transport.http_answer import Answer, Refused, encode, ref
 from crossfade.serving.transport.http_encoding import encoding_of, inflate
 from crossfade.serving.transport.http_limits import HttpLimits
 
+_PROBE_THREADS: Final = 1
 # Health and metadata answer, and an administrator gets in, while all other threads infer.
 _READ_THREADS: Final = 2
 _ADMIN_THREADS: Final = 2
@@ -47,7 +48,12 @@ class Workers:
         self._policy = policy
         self._body_bytes = limits.body_bytes
         self._loop = loop
-        sizes = {Access.INFER: threads, Access.READ: _READ_THREADS, Access.ADMIN: _ADMIN_THREADS}
+        sizes = {
+            Access.PROBE: _PROBE_THREADS,
+            Access.INFER: threads,
+            Access.READ: _READ_THREADS,
+            Access.ADMIN: _ADMIN_THREADS,
+        }
         self._pools = {
             access: _Pool(
                 ThreadPoolExecutor(size, thread_name_prefix=f"http-{access.value}"),

@@ -70,11 +70,11 @@ def table(plane: DataPlane, describe: Describe) -> list[Route]:
     def config(name: str, version: str) -> Any:
         return describe.config(name, version).config
 
-    read = Access.READ
+    probe, read = Access.PROBE, Access.READ
     return [
         Route("POST", f"{_MODEL}/infer", Access.INFER, infer),
-        Route("GET", "/v2/health/live", read, lambda _, __: HttpResponse()),
-        Route("GET", "/v2/health/ready", read, server_ready),
+        Route("GET", "/v2/health/live", probe, lambda _, __: HttpResponse()),
+        Route("GET", "/v2/health/ready", probe, server_ready),
         Route("GET", "/v2", read, lambda _, __: _json(_plain(describe.server()))),
         Route("GET", "/v2/models/stats", read, of_model(describe.statistics)),
         Route("GET", f"{_MODEL}/ready", read, model_ready),

@@ -66,10 +66,13 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
     def look(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
         return dataclasses.replace(read(name, request, answer), is_quick=always)
 
+    def probe(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
+        return dataclasses.replace(look(name, request, answer), access=Access.PROBE)
+
     return [
         Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, decode, infer, bytes, is_quick),
-        look("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
-        look(
+        probe("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
+        probe(
             "ServerReady",
             wire.ServerReadyRequest,
             lambda _: wire.ServerReadyResponse(ready=plane.ready),

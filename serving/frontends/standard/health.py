@@ -9,7 +9,7 @@ from typing import Any, Final
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound
 from crossfade.runtimes.core.model import Cancellation
 from crossfade.serving.dataplane.door import DataPlane
-from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, StreamRpc, each
+from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, StreamRpc, always, each
 from crossfade.serving.wire import health as wire
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -63,6 +63,6 @@ def table(plane: DataPlane, services: Sequence[str]) -> list[Rpc[Any, Any] | Str
         return data
 
     return [
-        Rpc(f"/{SERVICE}/Check", Access.READ, decode, each(check), encode),
-        StreamRpc(f"/{SERVICE}/Watch", Access.READ, decode, watch, encode),
+        Rpc(f"/{SERVICE}/Check", Access.PROBE, decode, each(check), encode, always),
+        StreamRpc(f"/{SERVICE}/Watch", Access.PROBE, decode, watch, encode),
     ]

@@ -20,7 +20,8 @@ from crossfade.serving.transport.calls import Access, Caller, Policy, Route, Rpc
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
-from crossfade.serving.transport.policy import LoopbackAdmin
+from crossfade.serving.transport.policy import Guard
+from crossfade.serving.transport.tokens import Tokens
 
 Rpcs = Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]]
 ADMIN = {
@@ -28,6 +29,14 @@ ADMIN = {
     "/inference.GRPCInferenceService/RepositoryModelUnload",
     "/v2/repository/models/(?P<model>[^/]+)/load",
     "/v2/repository/models/(?P<model>[^/]+)/unload",
+}
+PROBES = {
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/v2/health/live",
+    "/v2/health/ready",
 }
 
 
@@ -115,7 +124,7 @@ def test_the_tables_are_all_there() -> None:
     assert len(TABLES.rpcs) >= 14
     assert len(TABLES.routes) >= 13
     assert len(TABLES.policies) == 3
-    assert all(isinstance(policy, LoopbackAdmin) for policy in TABLES.policies)
+    assert all(isinstance(policy, Guard) for policy in TABLES.policies)
 
 
 @pytest.mark.parametrize("rpc", TABLES.rpcs, ids=lambda rpc: rpc.path)
@@ -168,6 +177,49 @@ def path_of(route: Route) -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def closed() -> Iterator[tuple[Trap, grpc.Channel, str]]:
+    """All tables on real hosts, behind a guard that knows no token."""
+    guard, trap = Guard(Tokens(())), Trap()
+    grpc_host = GrpcHost(
+        [trap.rpc(rpc) for rpc in TABLES.rpcs if rpc.access is not Access.PROBE],
+        *(guard, "127.0.0.1:0"),
+        threads=2,
+        max_message_bytes=1024,
+    )
+    routes = [trap.route(route) for route in TABLES.routes if route.access is not Access.PROBE]
+    http_host = HttpHost(routes, guard, HttpLimits(), host="127.0.0.1", port=0, threads=2)
+    with contextlib.ExitStack() as stack:
+        for host in (grpc_host, http_host):
+            host.start()
+            stack.callback(host.stop, 0)
+        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{grpc_host.port}"))
+        yield trap, channel, f"127.0.0.1:{http_host.port}"
+
+
+def test_without_a_token_nothing_but_probes(closed: Any) -> None:
+    trap, channel, address = closed
+    for rpc in TABLES.rpcs:
+        if rpc.access is not Access.PROBE:
+            with pytest.raises(grpc.RpcError) as caught:
+                list(channel.stream_stream(rpc.path)(iter([b""]), timeout=10))
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED, rpc.path
+    for route in TABLES.routes:
+        if route.access is not Access.PROBE:
+            connection = http.client.HTTPConnection(address, timeout=10)
+            with contextlib.closing(connection):
+                connection.request(route.method, path_of(route))
+                assert connection.getresponse().status == 401, route.pattern
+    assert trap.entered == []
+
+
+def test_what_everybody_may_ask() -> None:
+    """Probes are answered without credentials; a new one has to be added here on purpose."""
+    rpcs = {rpc.path for rpc in TABLES.rpcs if rpc.access is Access.PROBE}
+    routes = {route.pattern for route in TABLES.routes if route.access is Access.PROBE}
+    assert rpcs | routes == PROBES
+
+
 def test_what_needs_an_administrator() -> None:
     """Whatever changes the server does; a new one has to be added here on purpose."""
     rpcs = {rpc.path for rpc in TABLES.rpcs if rpc.access is Access.ADMIN}
@@ -198,7 +250,7 @@ class Someone:
     ],
 )
 def test_administration_from_elsewhere(peer: str) -> None:
-    policy = LoopbackAdmin()
+    policy = Guard()
     with pytest.raises(PermissionDenied):
         policy.check(Access.ADMIN, Someone(peer))
     policy.check(Access.INFER, Someone(peer))
@@ -208,7 +260,7 @@ def test_administration_from_elsewhere(peer: str) -> None:
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "unix"])
 def test_administration_from_here(peer: str) -> None:
     for access in Access:
-        LoopbackAdmin().check(access, Someone(peer))
+        Guard().check(access, Someone(peer))
 
 
 def test_a_policy_that_fails_denies() -> None:
