@@ -7,14 +7,23 @@ import logging
 import threading
 import time
 
+from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
-from crossfade.serving.frontends.open_inference import routes, rpcs
-from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.open_inference import (
+    extension_routes,
+    extension_rpcs,
+    routes,
+    rpcs,
+    stream,
+)
+from crossfade.serving.frontends.open_inference.describe import EXTENSIONS, Describe
+from crossfade.serving.frontends.open_inference.settings import LogSettings, TraceSettings
 from crossfade.serving.frontends.standard import health, reflection
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
@@ -39,11 +48,23 @@ class Server:
         self._manager = Manager(sources, mode, config.poll_s, config.load_models)
         self._plane = DataPlane(self._manager)
         policy = LoopbackAdmin()
-        describe = Describe(self._plane, config.server_name)
+        regions = SharedRegions(
+            config.shared_memory_prefixes if config.allow_shared_memory else (),
+            config.shared_memory_bytes,
+        )
+        extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
+        describe = Describe(self._plane, config.server_name, extensions)
+        settings = (
+            regions,
+            TraceSettings(lambda name: describe.signature(ModelRef(name))),
+            LogSettings(),
+        )
         metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
         self.grpc = GrpcHost(
             [
-                *rpcs.table(self._plane, describe),
+                *rpcs.table(self._plane, describe, regions),
+                *stream.table(self._plane, regions),
+                *extension_rpcs.table(*settings),
                 *health.table(self._plane, (rpcs.SERVICE,)),
                 *reflection.table((rpcs.SERVICE, health.SERVICE)),
             ],
@@ -53,7 +74,10 @@ class Server:
             max_message_bytes=config.max_request_bytes,
         )
         self.http = HttpHost(
-            routes.table(self._plane, describe),
+            [
+                *routes.table(self._plane, describe, regions),
+                *extension_routes.table(*settings),
+            ],
             policy,
             HttpLimits(body_bytes=config.max_request_bytes),
             host=config.host,

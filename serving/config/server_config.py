@@ -21,6 +21,9 @@ class ServerConfig:
         max_request_bytes: a larger request is refused.
         shutdown_grace_s: what requests in flight get after SIGTERM.
         server_name: what ``ServerMetadata`` says.
+        allow_shared_memory: whether clients may register system shared memory.
+        shared_memory_prefixes: how the keys of such regions must begin.
+        shared_memory_bytes: for all such regions together.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
     """
 
@@ -37,4 +40,7 @@ class ServerConfig:
     max_request_bytes: int = 64 * 1024 * 1024
     shutdown_grace_s: float = 30.0
     server_name: str = "crossfade"
+    allow_shared_memory: bool = False
+    shared_memory_prefixes: tuple[str, ...] = ("/cf_client_",)
+    shared_memory_bytes: int = 1024 * 1024 * 1024
     cache: Path | None = None
