@@ -7,15 +7,24 @@ import logging
 import threading
 import time
 
+from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
-from crossfade.serving.frontends.open_inference import routes, rpcs
-from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.open_inference import (
+    extension_routes,
+    extension_rpcs,
+    routes,
+    rpcs,
+    stream,
+)
+from crossfade.serving.frontends.open_inference.describe import EXTENSIONS, Describe
+from crossfade.serving.frontends.open_inference.settings import LogSettings, TraceSettings
 from crossfade.serving.frontends.standard import health, reflection
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
@@ -41,11 +50,23 @@ class Server:
         policy = guard(config)
         tls = certificates(config)
         context = tls.context() if tls else None
-        describe = Describe(self._plane, config.server_name)
+        regions = SharedRegions(
+            config.shared_memory_prefixes if config.allow_shared_memory else (),
+            config.shared_memory_bytes,
+        )
+        extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
+        describe = Describe(self._plane, config.server_name, extensions)
+        settings = (
+            regions,
+            TraceSettings(lambda name: describe.signature(ModelRef(name))),
+            LogSettings(),
+        )
         metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
         self.grpc = GrpcHost(
             [
-                *rpcs.table(self._plane, describe),
+                *rpcs.table(self._plane, describe, regions),
+                *stream.table(self._plane, regions),
+                *extension_rpcs.table(*settings),
                 *health.table(self._plane, (rpcs.SERVICE,)),
                 *reflection.table((rpcs.SERVICE, health.SERVICE)),
             ],
@@ -56,7 +77,10 @@ class Server:
             credentials=tls.grpc_credentials() if tls else None,
         )
         self.http = HttpHost(
-            routes.table(self._plane, describe),
+            [
+                *routes.table(self._plane, describe, regions),
+                *extension_routes.table(*settings),
+            ],
             policy,
             HttpLimits(body_bytes=config.max_request_bytes),
             host=config.host,

@@ -108,6 +108,26 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="what ServerMetadata says (%(default)s); NVIDIA's samples insist on 'triton'",
     )
+    option(
+        "--allow-shared-memory",
+        action="store_true",
+        help="let clients on this machine pass tensors in system shared memory; trust them first",
+    )
+    option(
+        "--shared-memory-prefix",
+        action="append",
+        default=[],
+        dest="shared_memory_prefixes",
+        metavar="PREFIX",
+        help="how the keys of such regions must begin (/cf_client_); may be repeated",
+    )
+    option(
+        "--shared-memory-bytes",
+        type=_positive,
+        default=_DEFAULTS["shared_memory_bytes"],
+        metavar="N",
+        help="the most that all such regions may have together (%(default)s)",
+    )
     option("--cache", type=Path, metavar="DIR", help="where versions behind a URL are copied to")
     option(
         "--log-format",
@@ -159,6 +179,13 @@ def run(options: argparse.Namespace) -> int:
     settings = {name: getattr(options, name) for name in _DEFAULTS}
     settings["model_repositories"] = tuple(options.model_repositories)
     settings["load_models"] = tuple(options.load_models)
+    settings["shared_memory_prefixes"] = (
+        tuple(options.shared_memory_prefixes) or _DEFAULTS["shared_memory_prefixes"]
+    )
+    if options.shared_memory_prefixes and not options.allow_shared_memory:
+        raise InvalidArgument("--shared-memory-prefix needs --allow-shared-memory")
+    if not all(prefix.startswith("/") for prefix in options.shared_memory_prefixes):
+        raise InvalidArgument("--shared-memory-prefix must begin with '/'")
     if options.load_models and options.model_control_mode != "explicit":
         raise InvalidArgument("--load-model needs --model-control-mode explicit")
     # The kernel gives a signal to any thread, and Python's handler runs when the main thread next

@@ -26,6 +26,9 @@ class ServerConfig:
         admin_from: ``loopback``, or ``anywhere`` for callers who have proved who they are.
         caller_rate: requests a second for each caller; ``None`` is no limit.
         server_name: what ``ServerMetadata`` says.
+        allow_shared_memory: whether clients may register system shared memory.
+        shared_memory_prefixes: how the keys of such regions must begin.
+        shared_memory_bytes: for all such regions together.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
     """
 
@@ -48,4 +51,7 @@ class ServerConfig:
     admin_from: str = "loopback"
     caller_rate: float | None = None
     server_name: str = "crossfade"
+    allow_shared_memory: bool = False
+    shared_memory_prefixes: tuple[str, ...] = ("/cf_client_",)
+    shared_memory_bytes: int = 1024 * 1024 * 1024
     cache: Path | None = None

@@ -12,6 +12,8 @@ from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.core.model import Tensor
 
 _LENGTH: Final = struct.Struct("<I")
+# Up to here a copy is cheaper than a view.
+_COPIED_BYTES: Final = 16 * 1024
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,6 +64,16 @@ def decode_bytes(data: bytes | memoryview, count: int, name: str) -> Tensor:
     if at != size:
         raise InvalidArgument(f"BYTES input '{name}' has {size - at} bytes after its last element")
     return elements
+
+
+def wire_form(array: Tensor) -> bytes | memoryview:
+    """The bytes of a tensor as every binary form of the protocol has them: a view if it can be."""
+    if array.dtype.kind in "OSU":
+        return encode_bytes(array)
+    if array.nbytes < _COPIED_BYTES:
+        return array.tobytes()
+    flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return flat
 
 
 def encode_bytes(array: Tensor) -> bytes:

@@ -212,12 +212,18 @@ class HttpRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One complete HTTP answer."""
+    """One complete HTTP answer.
+
+    Attributes:
+        compressible: whether the client's ``Accept-Encoding`` is followed. Some clients send one
+            with everything and decompress some answers only: inference.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
+    compressible: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

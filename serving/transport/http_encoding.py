@@ -1,4 +1,4 @@
-"""Decompresses request bodies within a limit.
+"""Decompresses request bodies within a limit, and compresses answers for clients that ask.
 
 ``deflate`` is the zlib format, as RFC 9110 has it; the headerless one is refused. So are gzip
 streams of several members, which nobody sends, and of which a body could hold millions.
@@ -7,6 +7,7 @@ streams of several members, which nobody sends, and of which a body could hold m
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from crossfade.serving.transport.http_answer import Refused
 
 _WBITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_WEIGHT: Final = re.compile(r"[01](?:\.\d{0,3})?", re.ASCII)
 _INPUT_BYTES: Final = 64 * 1024
 _OUTPUT_BYTES: Final = 1024 * 1024
 # Up to here the output is kept while it is not known yet whether it fits: the peak of a bomb.
@@ -32,6 +34,25 @@ def encoding_of(header: str | None) -> str:
     if name not in _WBITS:
         raise Refused(415, "unsupported Content-Encoding", (("Accept-Encoding", "gzip, deflate"),))
     return name
+
+
+def accepted(header: str | None) -> str:
+    """Picks the coding of an answer by ``Accept-Encoding``; empty where it goes out as it is."""
+    weights: dict[str, float] = {}
+    for entry in (header or "").lower().split(","):
+        name, _, parameter = entry.partition(";")
+        weight = parameter.strip().removeprefix("q=") or "1"
+        # Of a weight that is none of RFC 9110's nothing is known: not asked for.
+        weights[name.strip()] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    others = weights.get("*", 0.0)
+    best = max(("gzip", "deflate"), key=lambda name: weights.get(name, others))
+    weight_of_best = weights.get(best, others)
+    return best if weight_of_best > 0 and weight_of_best >= weights.get("identity", 0.0) else ""
+
+
+def deflate(body: bytes, coding: str) -> bytes:
+    """Compresses ``body``, fast rather than well: somebody waits for it."""
+    return zlib.compress(body, 1, _WBITS[coding])
 
 
 def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:

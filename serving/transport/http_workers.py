@@ -18,7 +18,7 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Policy, Route
 from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal
-from crossfade.serving.transport.http_encoding import encoding_of, inflate
+from crossfade.serving.transport.http_encoding import accepted, deflate, encoding_of, inflate
 from crossfade.serving.transport.http_limits import HttpLimits
 
 _PROBE_THREADS: Final = 1
@@ -112,7 +112,12 @@ class Workers:
         if encoding := encoding_of(request.headers.get("content-encoding")):
             body = inflate(request.body, encoding, self._body_bytes)
             request = dataclasses.replace(request, body=body)
-        return route.handle(request, groups)
+        response = route.handle(request, groups)
+        if response.compressible and (coding := accepted(request.headers.get("accept-encoding"))):
+            headers = (*response.headers, ("Content-Encoding", coding), ("Vary", "Accept-Encoding"))
+            body = deflate(response.body, coding)
+            response = dataclasses.replace(response, body=body, headers=headers)
+        return response
 
     def _done(self, pool: _Pool, answer: Answer, deliver: Callable[[Answer], None]) -> None:
         pool.in_flight -= 1

@@ -325,8 +325,18 @@ def test_shared_memory_of_tensors(attacked: Target, body: dict[str, Any]) -> Non
 def test_row22_shared_memory_regions(attacked: Target, kind: str) -> None:
     key = {"key": "/../x", "offset": -1, "byte_size": 2**64}
     with attacked.survives():
-        for path in ("region/a/register", "status", "region/a/unregister", "unregister"):
-            refused(attacked.post(f"/v2/{kind}sharedmemory/{path}", key), 404)
+        refused(attacked.post(f"/v2/{kind}sharedmemory/region/a/register", key), 501)
+        refused(attacked.post(f"/v2/{kind}sharedmemory/status", key), 405)
+        is_off = kind == "system"
+        for path in ("region/a/unregister", "unregister"):
+            reply = attacked.post(f"/v2/{kind}sharedmemory/{path}", key)
+            assert reply.status == (501 if is_off else 200)
+        refused(
+            attacked.ask("GET", f"/v2/{kind}sharedmemory/region/a/status"), 501 if is_off else 404
+        )
+        assert attacked.ask("GET", f"/v2/{kind}sharedmemory/status").status == (
+            501 if is_off else 200
+        )
 
 
 # Rows 23 and 24: the model takes one request at a time.
@@ -432,14 +442,16 @@ def test_index(attacked: Target, body: bytes) -> None:
         refused(attacked.post("/v2/repository/index", body), 400)
 
 
-# Rows 30 and 31: binary tensors are refused as a whole.
+# Rows 30 and 31: binary tensors.
 
 
-@pytest.mark.parametrize("length", ["-1", "abc", "999999", str(2**64), "0", "", "5, 6"])
+@pytest.mark.parametrize("length", ["-1", "abc", "999999", str(2**64), "0", "7", "", "5, 6", "٣"])
 def test_row30_binary_header(attacked: Target, length: str) -> None:
     with attacked.survives():
-        headers = {"Inference-Header-Content-Length": length}
-        refused(attacked.post(INFER, document(), headers), 501, "not supported")
+        body = json.dumps(document()).encode()
+        head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: {length}\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
+        refused(attacked.send(head.encode() + body), 400)
 
 
 @pytest.mark.parametrize("size", [63, 65, 0, -1, 2**62, "64", None])
@@ -447,6 +459,12 @@ def test_row31_binary_size(attacked: Target, size: Any) -> None:
     with attacked.survives():
         body = second(data=None, parameters={"binary_data_size": size})
         refused(attacked.post(INFER, body), 400)
+        head = json.dumps(body).encode()
+        header = {"Inference-Header-Content-Length": str(len(head))}
+        refused(attacked.post(INFER, head + bytes(64), header), 400)
+        both_ways = json.dumps(second(parameters={"binary_data_size": 64})).encode()
+        header = {"Inference-Header-Content-Length": str(len(both_ways))}
+        refused(attacked.post(INFER, both_ways + bytes(64), header), 400)
         asked = wanting({"name": "OUTPUT0", "parameters": {"binary_data": size}})
         assert attacked.post(INFER, asked).status in (200, 400)
 
@@ -603,8 +621,8 @@ def test_row24_clients_that_reset(attacked: Target) -> None:
         case(36, "unknown", "POST", "/v2/models/simple/explode", 404),
         case(36, "file", "GET", "/../../etc/passwd", 404),
         case(36, "metrics-elsewhere", "GET", "/metrics", 404),
-        case(36, "log-settings", "POST", "/v2/logging", 404),
-        case(36, "trace-settings", "POST", "/v2/trace/setting", 404),
+        case(36, "log-settings", "DELETE", "/v2/logging", 405),
+        case(36, "trace-settings", "PUT", "/v2/trace/setting", 405),
         case(36, "odd-method", "EXPLODE", INFER, 405),
         case(36, "connect", "CONNECT", "127.0.0.1:1", 404),
         case(36, "trace", "TRACE", "/v2", 405),

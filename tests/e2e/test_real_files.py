@@ -171,7 +171,7 @@ def test_what_cannot_be_served_says_why(everything: Any, shared: Path) -> None:
     assert not any(str(shared) in reason or "/tmp" in reason for reason in reasons.values())
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("protocol", ["grpc", "http", "http-json"])
 @pytest.mark.parametrize(("model", "dtype"), [("simple", np.int32), ("simple_int8", np.int8)])
 def test_simple_of_triton(
     triton_server: ServerProcess, protocol: str, model: str, dtype: type[np.generic]
@@ -180,7 +180,7 @@ def test_simple_of_triton(
     right = np.full((1, 16), 3, dtype=dtype)
     api: Any = triton if protocol == "grpc" else triton_http
     address = triton_server.grpc if protocol == "grpc" else triton_server.http
-    json_only = {} if protocol == "grpc" else {"binary_data": False}
+    json_only = {"binary_data": False} if protocol == "http-json" else {}
     with api.InferenceServerClient(address) as client:
         tensors = []
         for name, array in (("INPUT0", left), ("INPUT1", right)):

@@ -36,6 +36,19 @@ def test_help_teaches() -> None:
         (["serve", "--model-repository", ".", "--grpc-port", "99999"], 2, "not a port"),
         (["serve", "--model-repository", "nope://x"], 1, "nope://"),
         (["serve", "--model-repository", ".", "--load-model", "x"], 1, "explicit"),
+        (
+            ["serve", "--model-repository", ".", "--shared-memory-prefix", "/a"],
+            1,
+            "needs --allow-shared-memory",
+        ),
+        (
+            [
+                *("serve", "--model-repository", ".", "--allow-shared-memory"),
+                *("--shared-memory-prefix", "a"),
+            ],
+            1,
+            "must begin with '/'",
+        ),
         (["inspect", "nowhere"], 1, "nothing at"),
         (["infer", "m", "{}", "--url", "127.0.0.1:1", "--timeout-s", "5"], 1, "no server answers"),
         (["dance"], 2, "invalid choice"),

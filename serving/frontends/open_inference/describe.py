@@ -21,7 +21,9 @@ from crossfade.serving.wire import open_inference as wire
 
 # What of Triton's extensions is implemented; nothing else is advertised.
 EXTENSIONS: Final = (
+    "binary_tensor_data",
     "classification",
+    "logging",
     "model_repository",
     "model_configuration",
     "parameters",
@@ -39,8 +41,11 @@ _INDEX_STATE: Final = {
 class Describe:
     """Answers the questions about the server and its models. Thread-safe."""
 
-    def __init__(self, plane: DataPlane, server_name: str) -> None:
+    def __init__(
+        self, plane: DataPlane, server_name: str, extensions: Sequence[str] = EXTENSIONS
+    ) -> None:
         self._plane = plane
+        self._extensions = extensions
         self._server_name = server_name
 
     def server(self) -> Any:
@@ -48,12 +53,17 @@ class Describe:
         return wire.ServerMetadataResponse(
             name=self._server_name,
             version=importlib.metadata.version("crossfade"),
-            extensions=EXTENSIONS,
+            extensions=self._extensions,
         )
+
+    def signature(self, ref: ModelRef) -> Signature:
+        """The signature that requests are for; raises as ``Resolver.lease`` does."""
+        served = self._leased(ref)
+        return served.metadata.signatures[served.default_signature]
 
     def metadata(self, name: str, version: str) -> Any:
         """The ``ModelMetadataResponse``; raises as ``Resolver.lease`` does."""
-        served = self._leased(name, version)
+        served = self._leased(ModelRef(name, version_of(version)))
         signature = served.metadata.signatures[served.default_signature]
         versions = [str(s.metadata.version) for s in self._of(name)]
         return wire.ModelMetadataResponse(
@@ -66,7 +76,7 @@ class Describe:
 
     def config(self, name: str, version: str) -> Any:
         """The ``ModelConfigResponse``: the configuration, completed from the model."""
-        served = self._leased(name, version)
+        served = self._leased(ModelRef(name, version_of(version)))
         metadata, config = served.metadata, served.config
         signature = metadata.signatures[served.default_signature]
         limit = metadata.max_batch_size if signature.batched else 0
@@ -121,9 +131,9 @@ class Describe:
         except NotFound:
             return False
 
-    def _leased(self, name: str, version: str) -> Served:
+    def _leased(self, ref: ModelRef) -> Served:
         """The version that is meant, without holding the lease: only its facts are read."""
-        served = self._plane.manager.lease(ModelRef(name, version_of(version)))
+        served = self._plane.manager.lease(ref)
         served.__exit__()
         return served
 

@@ -1,36 +1,36 @@
-"""``ModelInfer``: message to query, answer to message.
+"""``ModelInfer``: message to query.
 
 A large message is not parsed as a whole: its raw tensors are cut out as views first, so that their
-bytes are not copied; what is left is small. Answers are put together the same way.
+bytes are not copied; what is left is small. ``infer_answer`` goes the other way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from crossfade.runtimes.core.dtypes import NUMPY, name_of
+from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
-from crossfade.runtimes.core.model import InferResponse, ModelRef, Tensor
+from crossfade.runtimes.core.model import Cancellation, ModelRef, Tensor
 from crossfade.serving.dataplane.door import Query
-from crossfade.serving.frontends.open_inference import classification, parameters
+from crossfade.serving.frontends.open_inference import parameters, wanted
 from crossfade.serving.frontends.open_inference.parameters import NO_PARAMETERS
-from crossfade.serving.tensors.raw import RawTensor, encode_bytes
+from crossfade.serving.frontends.open_inference.wanted import Wanted
+from crossfade.serving.tensors.raw import RawTensor
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.validator import MAX_DIMENSIONS
-from crossfade.serving.transport.calls import Buffer, Call
+from crossfade.serving.transport.calls import Buffer
 from crossfade.serving.wire import open_inference as wire
 
 # Messages above this have their raw tensors cut out instead of parsed.
 _CUT_ABOVE_BYTES: Final = 16 * 1024
 _NAME_TAG: Final = 0x0A  # field 1, length-delimited
 _RAW_INPUT_TAG: Final = 0x3A  # field 7, length-delimited
-_RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
 _ONE_BYTE_TAGS: Final = 0x80
 # An empty field of two bytes becomes an object of hundreds: so many are allowed in a large message,
 # and only up to this size may a message be of a form that ``cut`` leaves to the parser.
@@ -52,6 +52,20 @@ _CONTENTS: Final = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+class Asker(Protocol):
+    """Who waits for an answer, and for how long; a ``Call`` is one."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """``time.monotonic()`` value after which the caller has gone."""
+        ...
+
+    @property
+    def cancelled(self) -> Cancellation:
+        """Set when the caller cancels or disconnects."""
+        ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -138,32 +152,34 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
             raise IndexError
 
 
-def to_query(message: InferMessage, call: Call) -> tuple[Query, list[tuple[str, int]]]:
+def to_query(
+    message: InferMessage, call: Asker, regions: SharedRegions
+) -> tuple[Query, list[Wanted]]:
     """Makes a query of a message.
 
     Returns:
-        The query, and the outputs that are to be classified with the number of classes.
+        The query, and the outputs about which more is said than their names.
 
     Raises:
         InvalidArgument: the message contradicts itself.
+        NotFound: a shared-memory region is unknown.
+        Unimplemented: shared memory is off.
     """
     head = message.head
     asked = parameters.read(plain(head.parameters)) if head.parameters else NO_PARAMETERS
     outputs: list[str] = []
-    classified: list[tuple[str, int]] = []
+    special: list[Wanted] = []
     for output in head.outputs:
         outputs.append(output.name)
         if output.parameters:
-            count = parameters.classes(plain(output.parameters))
-            if count:
-                classified.append((output.name, count))
+            special.append(wanted.read(output.name, plain(output.parameters), regions))
     deadline_s = call.deadline_s
     if asked.timeout_s is not None:
         limit_s = time.monotonic() + asked.timeout_s
         deadline_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
     query = Query(
         ModelRef(head.model_name, version_of(head.model_version), asked.version_label),
-        _inputs(head, message.raws),
+        _inputs(head, message.raws, regions),
         outputs,
         None,
         head.id,
@@ -171,7 +187,7 @@ def to_query(message: InferMessage, call: Call) -> tuple[Query, list[tuple[str, 
         asked.priority,
         cancelled=call.cancelled,
     )
-    return query, classified
+    return query, special
 
 
 def version_of(text: str) -> int | None:
@@ -200,26 +216,36 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _inputs(head: Any, raws: Sequence[bytes | memoryview]) -> list[RawTensor]:
+def _inputs(
+    head: Any, raws: Sequence[bytes | memoryview], regions: SharedRegions
+) -> list[RawTensor]:
     tensors = head.inputs
-    if raws and len(raws) != len(tensors):
+    places = [
+        wanted.place_of(plain(tensor.parameters), regions) if tensor.parameters else None
+        for tensor in tensors
+    ]
+    sent = places.count(None)
+    if raws and len(raws) != sent:
         raise InvalidArgument(
-            f"expected {len(tensors)} raw input contents, one for each input, but got {len(raws)}"
+            f"expected {sent} raw input contents, one for each input that is not in shared memory,"
+            f" but got {len(raws)}"
         )
     found: list[RawTensor] = []
-    for index, tensor in enumerate(tensors):
-        if tensor.parameters:
-            parameters.refuse_shared_memory(plain(tensor.parameters))
+    remaining = iter(raws)
+    for tensor, place in zip(tensors, places, strict=True):
         dtype = tensor.datatype
         # Of a million dimensions no more are copied than it takes to refuse them.
         shape = tuple(tensor.shape[: MAX_DIMENSIONS + 1])
-        if raws:
+        if raws or place:
             if tensor.HasField("contents"):
                 raise InvalidArgument(
-                    f"contents field must not be specified when using raw_input_contents for"
+                    f"contents field must not be specified when using"
+                    f" {'shared memory' if place else 'raw_input_contents'} for"
                     f" '{escape(tensor.name)}'"
                 )
-            data: bytes | memoryview | Tensor = raws[index]
+            data: bytes | memoryview | Tensor = (
+                place.memory.toreadonly() if place else next(remaining)
+            )
         else:
             data = _typed(tensor, dtype)
         found.append(RawTensor(tensor.name, dtype, shape, data))
@@ -245,49 +271,3 @@ def _typed(tensor: Any, dtype: str) -> Tensor:
         return np.array(values, dtype=NUMPY[dtype])
     except OverflowError:
         raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold") from None
-
-
-def encode(
-    response: InferResponse, request_id: str, classified: Sequence[tuple[str, int]]
-) -> bytes:
-    """Makes the bytes of a ``ModelInferResponse``; every output is raw."""
-    if classified:
-        response = classification.apply(response, classified)
-    metadata = response.model
-    names: list[tuple[str, str, tuple[int, ...]]] = []
-    parts: list[Any] = [b"", b""]
-    for name, array in response.outputs.items():
-        dtype = name_of(array.dtype)
-        names.append((name, dtype, array.shape))
-        if dtype == "BYTES":
-            data: Any = encode_bytes(array)
-        elif array.nbytes < _CUT_ABOVE_BYTES:
-            data = array.tobytes()
-        else:
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        parts += (_raw_prefix(len(data)), data)
-    parts[0] = _head(metadata.name, metadata.version, tuple(names))
-    if request_id:
-        parts[1] = wire.ModelInferResponse(id=request_id).SerializeToString()
-    return b"".join(parts)
-
-
-@functools.lru_cache(4096)
-def _head(model: str, version: int, outputs: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
-    """Everything of an answer that is the same for all requests of one form."""
-    head = wire.ModelInferResponse(model_name=model, model_version=str(version))
-    for name, dtype, shape in outputs:
-        head.outputs.add(name=name, datatype=dtype, shape=shape)
-    data: bytes = head.SerializeToString()
-    return data
-
-
-@functools.lru_cache(4096)
-def _raw_prefix(size: int) -> bytes:
-    """Tag and length of a raw output."""
-    out = bytearray(_RAW_OUTPUT_TAG)
-    while size > 0x7F:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)

@@ -1,7 +1,8 @@
-"""``/infer`` over HTTP: JSON body to query, answer to JSON body."""
+"""``/infer`` over HTTP: body to query, answer to body; JSON, with or without bytes behind it."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,86 +14,115 @@ from crossfade.runtimes.core.dtypes import NUMPY, name_of
 from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument, escape
 from crossfade.runtimes.core.model import InferResponse, ModelRef, Tensor
 from crossfade.serving.dataplane.door import Query
-from crossfade.serving.frontends.open_inference import classification, parameters
-from crossfade.serving.tensors.raw import RawTensor
+from crossfade.serving.frontends.open_inference import binary_body, parameters, wanted
+from crossfade.serving.frontends.open_inference.wanted import Wanted
+from crossfade.serving.tensors.raw import RawTensor, wire_form
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.strict_json import loads, to_array
-from crossfade.serving.transport.calls import HttpRequest
+from crossfade.serving.transport.calls import HttpRequest, HttpResponse
 
 _PARAMETER = (bool, int, float, str)
 
 
-def to_query(request: HttpRequest, ref: ModelRef) -> tuple[Query, list[tuple[str, int]]]:
-    """Makes a query of a request's JSON body.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """What an answer is to look like.
 
-    Returns:
-        The query, and the outputs that are to be classified with the number of classes.
+    Attributes:
+        binary: outputs that are not in ``outputs`` are bytes behind the JSON.
+        outputs: those that the client has named.
+    """
+
+    binary: bool = False
+    outputs: Sequence[Wanted] = ()
+
+
+def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tuple[Query, Form]:
+    """Makes a query of a request's body.
 
     Raises:
         InvalidArgument: the body is not what the protocol says; the message says where.
+        NotFound: a shared-memory region is unknown.
+        Unimplemented: shared memory is off.
     """
-    document = loads(request.body)
+    head, rest = binary_body.split(request.body, request.headers.get(binary_body.HEADER.lower()))
+    document = loads(head)
     asked = parameters.read(_parameters(document, "the request"))
-    outputs: list[str] = []
-    classified: list[tuple[str, int]] = []
+    outputs: list[Wanted] = []
     for output in _objects(document, "outputs", required=False):
         name = _text(output, "name", "an output")
-        outputs.append(name)
-        count = parameters.classes(_parameters(output, f"output '{escape(name)}'"))
-        if count:
-            classified.append((name, count))
+        given = _parameters(output, f"output '{escape(name)}'")
+        outputs.append(wanted.read(name, given, regions, asked.binary_data_output))
+    tail = binary_body.Tail(rest)
+    inputs = [_input(tensor, tail, regions) for tensor in _objects(document, "inputs", True)]
+    tail.finish()
     limit_s = None if asked.timeout_s is None else time.monotonic() + asked.timeout_s
     query = Query(
         ModelRef(ref.name, ref.version, asked.version_label),
-        [_input(tensor) for tensor in _objects(document, "inputs", required=True)],
-        outputs,
+        inputs,
+        [output.name for output in outputs],
         None,
         _text(document, "id", "the request") if "id" in document else "",
         limit_s,
         asked.priority,
         cancelled=request.cancelled,
     )
-    return query, classified
+    return query, Form(asked.binary_data_output, outputs)
 
 
-def _input(tensor: Mapping[str, Any]) -> RawTensor:
+def _input(tensor: Mapping[str, Any], tail: binary_body.Tail, regions: SharedRegions) -> RawTensor:
     name = _text(tensor, "name", "an input")
     shown = escape(name)
     place = f"input '{shown}'"
     given = _parameters(tensor, place)
-    parameters.refuse_shared_memory(given)
-    if "binary_data_size" in given:
-        raise InvalidArgument(f"{place}: binary tensor data is not supported; send 'data' as JSON")
     dtype = _text(tensor, "datatype", place)
     if dtype not in NUMPY:
         raise InvalidArgument(f"{place}: '{escape(dtype)}' is not a data-type")
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise InvalidArgument(f"{place}: 'shape' must be a list of integers")
-    if not isinstance(tensor.get("data"), list):
+    memory = wanted.place_of(given, regions)
+    if sum((memory is not None, "binary_data_size" in given, "data" in tensor)) > 1:
+        raise InvalidArgument(f"{place}: its data is given in more than one way")
+    data: memoryview | Tensor
+    if memory:
+        data = memory.memory.toreadonly()
+    elif "binary_data_size" in given:
+        data = tail.take(given["binary_data_size"], place)
+    elif isinstance(tensor.get("data"), list):
+        data = to_array(shown, dtype, tensor["data"], NUMPY[dtype])
+    else:
         raise InvalidArgument(f"{place}: 'data' must be a list")
-    data = to_array(shown, dtype, tensor["data"], NUMPY[dtype])
     return RawTensor(name, dtype, tuple(shape), data)
 
 
-def encode(
-    response: InferResponse, request_id: str, classified: Sequence[tuple[str, int]]
-) -> bytes:
-    """Makes the JSON body of an answer.
+def encode(response: InferResponse, request_id: str, form: Form) -> HttpResponse:
+    """Makes the answer: JSON, and behind it the outputs that are wanted as bytes.
 
     Raises:
         FailedPrecondition: an output holds what JSON cannot carry (NaN, bytes that are no text).
+        InvalidArgument: an output does not fit where it is to go, or has no classes.
     """
-    if classified:
-        response = classification.apply(response, classified)
-    outputs = [
-        {
+    response = wanted.classified(response, form.outputs)
+    named = {output.name: output for output in form.outputs}
+    outputs: list[dict[str, Any]] = []
+    tail: list[bytes | memoryview] = []
+    for name, array in response.outputs.items():
+        line: dict[str, Any] = {
             "name": name,
             "datatype": name_of(array.dtype),
             "shape": list(array.shape),
-            "data": _values(name, array),
         }
-        for name, array in response.outputs.items()
-    ]
+        asked = named.get(name)
+        if asked and asked.place:
+            line["parameters"] = _written(asked.place, name, wire_form(array))
+        elif asked.binary if asked else form.binary:
+            data = wire_form(array)
+            line["parameters"] = {"binary_data_size": len(data)}
+            tail.append(data)
+        else:
+            line["data"] = _values(name, array)
+        outputs.append(line)
     metadata = response.model
     body: dict[str, Any] = {
         "model_name": metadata.name,
@@ -101,7 +131,22 @@ def encode(
     }
     if request_id:
         body["id"] = request_id
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not tail:
+        return HttpResponse(body=head, compressible=True)
+    return HttpResponse(
+        body=b"".join((head, *tail)),
+        content_type="application/octet-stream",
+        headers=((binary_body.HEADER, str(len(head))),),
+        compressible=True,
+    )
+
+
+def _written(place: wanted.Place, name: str, data: bytes | memoryview) -> dict[str, Any]:
+    """Writes an output into shared memory; returns the parameters that say where it is."""
+    place.write(name, data)
+    where = {"shared_memory_region": place.region, "shared_memory_byte_size": len(data)}
+    return {**where, "shared_memory_offset": place.offset} if place.offset else where
 
 
 def _values(name: str, array: Tensor) -> Any:
@@ -112,14 +157,15 @@ def _values(name: str, array: Tensor) -> Any:
         except UnicodeDecodeError:
             raise FailedPrecondition(
                 f"output '{name}' holds bytes that are not UTF-8 text, which JSON cannot carry;"
-                " ask for it over gRPC"
+                " ask for it as binary data"
             ) from None
     if array.dtype.kind in "biu":
         return flat
     values = flat if array.dtype.kind == "f" else flat.astype(np.float32)  # BF16
     if not np.isfinite(values).all():
         raise FailedPrecondition(
-            f"output '{name}' holds NaN or infinity, which JSON cannot carry; ask for it over gRPC"
+            f"output '{name}' holds NaN or infinity, which JSON cannot carry; ask for it as binary"
+            " data"
         )
     return values
 

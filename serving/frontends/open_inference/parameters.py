@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented, escape
+from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.serving.tensors.validator import MAX_ELEMENTS
 
 _RESERVED: Final = "triton_"
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
-_SHARED_MEMORY: Final = "shared_memory_"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,11 +21,13 @@ class RequestParameters:
         priority: 1 is served first; 0 is the model's default.
         timeout_s: how long the request may take; ``None`` is no limit of its own.
         version_label: names the version instead of a number.
+        binary_data_output: over HTTP, outputs are bytes unless they say otherwise.
     """
 
     priority: int = 0
     timeout_s: float | None = None
     version_label: str | None = None
+    binary_data_output: bool = False
 
 
 NO_PARAMETERS: Final = RequestParameters()
@@ -43,12 +44,17 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
             raise InvalidArgument(
                 f"parameter names that start with '{_RESERVED}' are reserved: '{escape(name)}'"
             )
-    timeout_us = _integer(parameters, "timeout")
+    timeout_us = integer(parameters, "timeout")
     label = parameters.get("version_label")
     if label is not None and not isinstance(label, str):
         raise InvalidArgument("parameter 'version_label' must be a string")
+    flags = [parameters.get(name, False) for name in ("binary_data_output", _ALLOWED_RESERVED)]
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise InvalidArgument(
+            f"parameters 'binary_data_output' and '{_ALLOWED_RESERVED}' must be booleans"
+        )
     return RequestParameters(
-        _integer(parameters, "priority"), timeout_us / 1e6 if timeout_us else None, label
+        integer(parameters, "priority"), timeout_us / 1e6 if timeout_us else None, label, flags[0]
     )
 
 
@@ -57,24 +63,21 @@ def classes(parameters: Mapping[str, Any]) -> int:
 
     Raises:
         InvalidArgument: it is not a positive integer, or no output has so many elements.
-        Unimplemented: the output is to go to shared memory.
     """
-    refuse_shared_memory(parameters)
     if "classification" not in parameters:
         return 0
-    count = _integer(parameters, "classification")
+    count = integer(parameters, "classification")
     if not 0 < count <= MAX_ELEMENTS:
         raise InvalidArgument("parameter 'classification' must be a positive integer below 2^31")
     return count
 
 
-def refuse_shared_memory(parameters: Mapping[str, Any]) -> None:
-    """Raises Unimplemented if a tensor is to come from or go to shared memory."""
-    if any(name.startswith(_SHARED_MEMORY) for name in parameters):
-        raise Unimplemented("Client shared memory is disabled on this server")
+def integer(parameters: Mapping[str, Any], name: str) -> int:
+    """Returns a parameter that counts something; 0 where it is absent.
 
-
-def _integer(parameters: Mapping[str, Any], name: str) -> int:
+    Raises:
+        InvalidArgument: it is not an integer between 0 and 2^63.
+    """
     value = parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise InvalidArgument(f"parameter '{name}' must be an integer that is not negative")

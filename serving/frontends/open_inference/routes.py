@@ -10,33 +10,36 @@ import orjson
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     InvalidArgument,
-    Unimplemented,
 )
 from crossfade.runtimes.core.model import ModelRef
-from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.frontends.open_inference import binary_body, raw_request
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
-from crossfade.serving.frontends.open_inference.json_codec import encode, to_query
+from crossfade.serving.frontends.open_inference.json_codec import Form, encode, to_query
 from crossfade.serving.frontends.open_inference.rpcs import check_load
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 
-_MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
+MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
 Parts = Mapping[str, str]
 
 
-def table(plane: DataPlane, describe: Describe) -> list[Route]:
+def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[Route]:
     """The routes of the contract over ``plane``."""
 
     def infer(request: HttpRequest, parts: Parts) -> HttpResponse:
-        if "inference-header-content-length" in request.headers:
-            raise Unimplemented("binary tensor data is not supported; send tensors as JSON")
         ref = ModelRef(parts["model"], version_of(parts.get("version") or ""))
-        query, classified = to_query(request, ref)
+        if request.headers.get(binary_body.HEADER.lower()) == "0":
+            tensor = raw_request.only_input(describe.signature(ref), request.body)
+            query, form = Query(ref, [tensor], cancelled=request.cancelled), Form(binary=True)
+        else:
+            query, form = to_query(request, ref, regions)
         result = plane.infer((query,))[0]
         if isinstance(result, CrossfadeError):
             raise result
-        return HttpResponse(body=encode(result, query.id, classified))
+        return encode(result, query.id, form)
 
     def server_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
         return _empty(plane.ready)
@@ -72,15 +75,15 @@ def table(plane: DataPlane, describe: Describe) -> list[Route]:
 
     probe, read = Access.PROBE, Access.READ
     return [
-        Route("POST", f"{_MODEL}/infer", Access.INFER, infer),
+        Route("POST", f"{MODEL}/infer", Access.INFER, infer),
         Route("GET", "/v2/health/live", probe, lambda _, __: HttpResponse()),
         Route("GET", "/v2/health/ready", probe, server_ready),
         Route("GET", "/v2", read, lambda _, __: _json(_plain(describe.server()))),
         Route("GET", "/v2/models/stats", read, of_model(describe.statistics)),
-        Route("GET", f"{_MODEL}/ready", read, model_ready),
-        Route("GET", f"{_MODEL}/config", read, of_model(config)),
-        Route("GET", f"{_MODEL}/stats", read, of_model(describe.statistics)),
-        Route("GET", _MODEL, read, of_model(describe.metadata)),
+        Route("GET", f"{MODEL}/ready", read, model_ready),
+        Route("GET", f"{MODEL}/config", read, of_model(config)),
+        Route("GET", f"{MODEL}/stats", read, of_model(describe.statistics)),
+        Route("GET", MODEL, read, of_model(describe.metadata)),
         Route("POST", "/v2/repository/index", read, index),
         Route("POST", "/v2/repository/models/(?P<model>[^/]+)/load", Access.ADMIN, load),
         Route("POST", "/v2/repository/models/(?P<model>[^/]+)/unload", Access.ADMIN, unload),

@@ -9,14 +9,16 @@ from typing import Any, Final
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.open_inference.describe import Describe
+from crossfade.serving.frontends.open_inference.infer_answer import encode
 from crossfade.serving.frontends.open_inference.infer_codec import (
     InferMessage,
     decode,
-    encode,
     model_of,
     parse,
     to_query,
 )
+from crossfade.serving.frontends.open_inference.wanted import Wanted
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
 from crossfade.serving.wire import open_inference as wire
 
@@ -24,7 +26,7 @@ SERVICE: Final = "inference.GRPCInferenceService"
 _Asked = tuple[InferMessage, Call]
 
 
-def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
+def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[Rpc[Any, Any]]:
     """The RPCs of the contract over ``plane``."""
 
     def infer(asked: Sequence[_Asked]) -> Sequence[bytes | CrossfadeError]:
@@ -33,16 +35,16 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
         places: list[tuple[int, Any]] = []
         for index, (message, call) in enumerate(asked):
             try:
-                query, classified = to_query(message, call)
+                query, special = to_query(message, call, regions)
             except CrossfadeError as error:
                 answers[index] = error
             else:
                 queries.append(query)
-                places.append((index, classified))
+                places.append((index, special))
         if queries:
             results = plane.infer(queries)
-            for (index, classified), query, result in zip(places, queries, results, strict=True):
-                answers[index] = _answer(result, query, classified)
+            for (index, special), query, result in zip(places, queries, results, strict=True):
+                answers[index] = _answer(result, query, special)
         return answers
 
     def is_quick(message: Buffer) -> bool:
@@ -61,7 +63,7 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
         return wire.RepositoryModelUnloadResponse()
 
     def read(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
-        return _rpc(name, Access.READ, request, lambda r, _: answer(r))
+        return unary(name, Access.READ, request, lambda r, _: answer(r))
 
     def look(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:
         return dataclasses.replace(read(name, request, answer), is_quick=always)
@@ -99,8 +101,8 @@ def table(plane: DataPlane, describe: Describe) -> list[Rpc[Any, Any]]:
             wire.RepositoryIndexRequest,
             lambda r: describe.index(r.repository_name, r.ready),
         ),
-        _rpc("RepositoryModelLoad", Access.ADMIN, wire.RepositoryModelLoadRequest, load),
-        _rpc("RepositoryModelUnload", Access.ADMIN, wire.RepositoryModelUnloadRequest, unload),
+        unary("RepositoryModelLoad", Access.ADMIN, wire.RepositoryModelLoadRequest, load),
+        unary("RepositoryModelUnload", Access.ADMIN, wire.RepositoryModelUnloadRequest, unload),
     ]
 
 
@@ -119,7 +121,9 @@ def check_load(repository: str, parameters: Any) -> None:
         raise Unimplemented(f"load parameter '{escape(name)}' is not supported")
 
 
-def _rpc(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:
+def unary(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:
+    """The RPC ``name`` of the service, whose ``answer`` takes a message and its call."""
+
     def decode_request(message: Buffer) -> Any:
         return parse(request, message)
 
@@ -130,10 +134,10 @@ def _rpc(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:
     return Rpc(f"/{SERVICE}/{name}", access, decode_request, each(answer), encode_response)
 
 
-def _answer(result: Any, query: Query, classified: Any) -> bytes | CrossfadeError:
+def _answer(result: Any, query: Query, special: Sequence[Wanted]) -> bytes | CrossfadeError:
     if isinstance(result, CrossfadeError):
         return result
     try:
-        return encode(result, query.id, classified)
+        return encode(result, query.id, special)
     except CrossfadeError as error:
         return error

@@ -16,6 +16,8 @@ def test_the_defaults_are_safe_and_those_that_clients_know() -> None:
     assert config.model_control_mode == "none", "no client may load models unless told so"
     assert config.load_models == ()
     assert config.max_request_bytes == 64 * 2**20
+    assert not config.allow_shared_memory
+    assert config.shared_memory_prefixes == ("/cf_client_",)
     assert config.cache is None
 
 

@@ -19,6 +19,7 @@ from crossfade.runtimes.core.model import (
     TensorSpec,
 )
 from crossfade.serving.frontends.open_inference import infer_codec
+from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.validator import Validator
 from crossfade.serving.wire import open_inference as wire
 
@@ -112,13 +113,13 @@ def check(message: bytes) -> None:
         return
     for read in (infer_codec.decode, infer_codec.cut):
         try:
-            query, classified = infer_codec.to_query(read(message), NobodyCalls())  # type: ignore[arg-type]
+            query, special = infer_codec.to_query(read(message), NobodyCalls(), SharedRegions())  # type: ignore[arg-type]
             VALIDATOR.outputs(query.outputs)
             arrays, rows = VALIDATOR.inputs(query.inputs)
         except CrossfadeError:
             continue
         assert rows in range(1, 9)
-        assert all(count > 0 for _, count in classified)
+        assert all(output.classes >= 0 for output in special)
         assert {name: a.shape for name, a in arrays.items()} == dict.fromkeys(arrays, (rows, 4))
 
 
@@ -149,7 +150,7 @@ def mutate(message: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("good", GOOD, ids=["raw", "typed"])
 def test_good(good: bytes) -> None:
     check(good)
-    query, _ = infer_codec.to_query(infer_codec.decode(good), NobodyCalls())  # type: ignore[arg-type]
+    query, _ = infer_codec.to_query(infer_codec.decode(good), NobodyCalls(), SharedRegions())  # type: ignore[arg-type]
     assert {r.name for r in query.inputs} <= {"number", "text", "half"}
 
 
