@@ -12,6 +12,9 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 POOL: Final = descriptor_pool.DescriptorPool()
+# protobuf's C code makes the class of a nested message when it is first met, and keeps it weakly:
+# the garbage collector takes it apart while another message is being read, which is a crash.
+_KEPT: Final[list[Any]] = []
 
 
 def _fill() -> None:
@@ -28,6 +31,8 @@ _fill()
 def names(proto: str) -> dict[str, Any]:
     """Returns the message classes and enum values of one ``.proto`` file, by name."""
     file = POOL.FindFileByName(proto)
+    for message in file.message_types_by_name.values():
+        _keep(message)
     found: dict[str, Any] = {
         name: message_factory.GetMessageClass(message)
         for name, message in file.message_types_by_name.items()
@@ -35,3 +40,10 @@ def names(proto: str) -> dict[str, Any]:
     for enum in file.enum_types_by_name.values():
         found |= {value.name: value.number for value in enum.values}
     return found
+
+
+def _keep(message: Any) -> None:
+    """Holds on to the class of a message, and to those of all messages within."""
+    _KEPT.extend((message, message_factory.GetMessageClass(message)))
+    for nested in message.nested_types:
+        _keep(nested)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
+import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http_client
+import tritonclient.http.aio as http_aio
 import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
@@ -87,6 +90,23 @@ def test_a_region_that_begins_within(client: Any, api: Any, handle: Any) -> None
     client.register_system_shared_memory("region", key_of(handle), 128, 256)
     shm.set_shared_memory_region(handle, [LEFT, RIGHT], 256)
     assert (client.infer("simple", tensors(api)).as_numpy("OUTPUT1") == LEFT - RIGHT).all()
+
+
+def test_asyncio(server: Target, api: Any, handle: Any) -> None:
+    kind = grpc_aio if api is grpc_client else http_aio
+    address = server.server.grpc if api is grpc_client else server.server.http
+
+    async def infer() -> None:
+        async with kind.InferenceServerClient(address) as client:
+            await client.register_system_shared_memory("region", key_of(handle), 4096)
+            shm.set_shared_memory_region(handle, [LEFT, RIGHT])
+            wanted = api.InferRequestedOutput("OUTPUT1")
+            wanted.set_shared_memory("region", 64, 2048)
+            await client.infer("simple", tensors(api), outputs=[wanted])
+            await client.unregister_system_shared_memory("region")
+
+    asyncio.run(infer())
+    assert (shm.get_contents_as_numpy(handle, np.int32, [1, 16], 2048) == LEFT - RIGHT).all()
 
 
 def test_text(client: Any, api: Any, handle: Any) -> None:

@@ -18,7 +18,8 @@ from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse,
 Parts = Mapping[str, str]
 _SYSTEM: Final = "/v2/systemsharedmemory"
 _CUDA: Final = "/v2/cudasharedmemory"
-_REGION: Final = r"(?:/region/(?P<region>[^/]+))?"
+_REGION: Final = r"/region/(?P<region>[^/]+)"
+_ALL: Final = f"(?:{_REGION})?"
 
 
 def table(regions: SharedRegions, traces: TraceSettings, logs: LogSettings) -> list[Route]:
@@ -68,14 +69,13 @@ def table(regions: SharedRegions, traces: TraceSettings, logs: LogSettings) -> l
         raise Unimplemented("the generate extension is not supported; use infer")
 
     infer, read, admin = Access.INFER, Access.READ, Access.ADMIN
-    one = _REGION.removesuffix("?")
     return [
-        Route("GET", f"{_SYSTEM}{_REGION}/status", read, status),
-        Route("POST", f"{_SYSTEM}{one}/register", infer, register),
-        Route("POST", f"{_SYSTEM}{_REGION}/unregister", infer, unregister),
-        Route("GET", f"{_CUDA}{_REGION}/status", read, cuda_status),
-        Route("POST", f"{_CUDA}{one}/register", infer, lambda *_: cuda_memory.register()),
-        Route("POST", f"{_CUDA}{_REGION}/unregister", infer, lambda *_: HttpResponse()),
+        Route("GET", f"{_SYSTEM}{_ALL}/status", read, status),
+        Route("POST", f"{_SYSTEM}{_REGION}/register", infer, register),
+        Route("POST", f"{_SYSTEM}{_ALL}/unregister", infer, unregister),
+        Route("GET", f"{_CUDA}{_ALL}/status", read, cuda_status),
+        Route("POST", f"{_CUDA}{_REGION}/register", infer, lambda *_: cuda_memory.register()),
+        Route("POST", f"{_CUDA}{_ALL}/unregister", infer, lambda *_: HttpResponse()),
         *(
             Route(method, path, admin, handle)
             for method in ("GET", "POST")

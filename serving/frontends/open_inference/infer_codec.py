@@ -219,36 +219,35 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(
     head: Any, raws: Sequence[bytes | memoryview], regions: SharedRegions
 ) -> list[RawTensor]:
-    tensors = head.inputs
-    places = [
-        wanted.place_of(plain(tensor.parameters), regions) if tensor.parameters else None
-        for tensor in tensors
-    ]
-    sent = places.count(None)
-    if raws and len(raws) != sent:
-        raise InvalidArgument(
-            f"expected {sent} raw input contents, one for each input that is not in shared memory,"
-            f" but got {len(raws)}"
-        )
     found: list[RawTensor] = []
-    remaining = iter(raws)
-    for tensor, place in zip(tensors, places, strict=True):
+    taken = 0
+    for tensor in head.inputs:
+        place = None
+        if tensor.parameters:
+            place = wanted.place_of(plain(tensor.parameters), regions)
         dtype = tensor.datatype
         # Of a million dimensions no more are copied than it takes to refuse them.
         shape = tuple(tensor.shape[: MAX_DIMENSIONS + 1])
-        if raws or place:
-            if tensor.HasField("contents"):
-                raise InvalidArgument(
-                    f"contents field must not be specified when using"
-                    f" {'shared memory' if place else 'raw_input_contents'} for"
-                    f" '{escape(tensor.name)}'"
-                )
-            data: bytes | memoryview | Tensor = (
-                place.memory.toreadonly() if place else next(remaining)
-            )
-        else:
+        data: bytes | memoryview | Tensor
+        if not (raws or place):
             data = _typed(tensor, dtype)
+        elif tensor.HasField("contents"):
+            raise InvalidArgument(
+                f"contents field must not be specified when using"
+                f" {'shared memory' if place else 'raw_input_contents'} for"
+                f" '{escape(tensor.name)}'"
+            )
+        elif place:
+            data = place.memory.toreadonly()
+        else:
+            data = raws[taken] if taken < len(raws) else b""
+            taken += 1
         found.append(RawTensor(tensor.name, dtype, shape, data))
+    if raws and taken != len(raws):
+        raise InvalidArgument(
+            f"expected {taken} raw input contents, one for each input that is not in shared memory,"
+            f" but got {len(raws)}"
+        )
     return found
 
 

@@ -8,12 +8,21 @@ from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.runtimes.core.model import (
+    DEFAULT_SIGNATURE,
+    ModelMetadata,
+    Signature,
+    TensorSpec,
+)
+from crossfade.serving.tensors.raw import RawTensor
 from crossfade.serving.tensors.shared_regions import MAX_REGIONS, SharedRegions
+from crossfade.serving.tensors.validator import Validator
 
 PREFIX = "/cf_client_"
 SIZE = 10_000
@@ -160,3 +169,16 @@ def test_a_region_that_has_shrunk_is_not_read() -> None:
         assert len(found.view("a", 0, 16)) == 16
     finally:
         path.unlink()
+
+
+def test_the_way_to_the_runtime_copies_nothing(memory: SharedMemory, key: str) -> None:
+    found = regions()
+    found.register("a", key, 0, SIZE)
+    view = found.view("a", 64, 64)
+    spec = TensorSpec("x", "FP32", (-1, 4))
+    signature = Signature.derive([spec], [spec])
+    metadata = ModelMetadata("m", 1, "fake", {DEFAULT_SIGNATURE: signature}, max_batch_size=8)
+    tensor = RawTensor("x", "FP32", (4, 4), view.toreadonly())
+    arrays, _ = Validator(metadata, DEFAULT_SIGNATURE).inputs([tensor])
+    assert np.shares_memory(arrays["x"], np.frombuffer(view, np.uint8))
+    assert not arrays["x"].flags.writeable

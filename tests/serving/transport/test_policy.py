@@ -27,6 +27,11 @@ Rpcs = Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]]
 ADMIN = {
     "/inference.GRPCInferenceService/RepositoryModelLoad",
     "/inference.GRPCInferenceService/RepositoryModelUnload",
+    "/inference.GRPCInferenceService/TraceSetting",
+    "/inference.GRPCInferenceService/LogSettings",
+    "/v2/trace/setting",
+    "/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?/trace/setting",
+    "/v2/logging",
     "/v2/repository/models/(?P<model>[^/]+)/load",
     "/v2/repository/models/(?P<model>[^/]+)/unload",
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +271,14 @@ def _unknown(message: Any) -> Iterator[Any]:
             inner = list(value) if field.is_repeated else [value]
         for one in inner:
             yield from _unknown(one)
+
+
+def test_the_garbage_collector_takes_no_class_of_a_message_within() -> None:
+    """It did, under load, and the server crashed in protobuf's C code."""
+    request = open_inference.ModelInferRequest()
+    kind = weakref.ref(type(request.inputs.add()))
+    value = weakref.ref(type(request.parameters["x"]))
+    del request
+    gc.collect()
+    assert kind() is not None
+    assert value() is not None
