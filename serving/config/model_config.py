@@ -89,6 +89,46 @@ class Warmup(_Section):
     signature: str = DEFAULT_SIGNATURE
 
 
+class SequenceControl(_Section):
+    """An input by which a model is told where it is in a sequence.
+
+    Attributes:
+        kind: ``start`` and ``end`` are true for the first and the last request, ``ready`` always;
+            ``corrid`` is the sequence's id.
+        false_true: what the input is filled with.
+    """
+
+    input: str
+    kind: Literal["start", "end", "ready", "corrid"]
+    false_true: tuple[float, float] = (0, 1)
+
+
+class SequenceState(_Section):
+    """A state that the model takes as ``input`` and gives back, changed, as ``output``.
+
+    Attributes:
+        initial: what the first request of a sequence finds in every element.
+    """
+
+    input: str
+    output: str
+    initial: float = 0
+
+
+class Sequencing(_Section):
+    """How requests that belong together are told apart from others, and what is kept for them.
+
+    Attributes:
+        max_idle_ms: a sequence that has not been used for so long is forgotten.
+        max_sequences: sequences that may go on at the same time; one more is refused.
+    """
+
+    max_idle_ms: PositiveMs = 60_000
+    max_sequences: Positive = 1024
+    controls: tuple[SequenceControl, ...] = ()
+    states: tuple[SequenceState, ...] = ()
+
+
 class DeclaredTensor(_Section):
     """An input or output as a configuration declares it.
 
@@ -127,6 +167,7 @@ class ModelConfig(_Section):
         instances: runs that may go on at the same time; ``None`` is one a core.
         default_filename: the file in a version's folder to open.
         inputs, outputs: what Triton's ``config.pbtxt`` declares; checked against the model.
+        sequence: makes requests that belong together share a state.
         options: passed to the runtime.
     """
 
@@ -144,6 +185,7 @@ class ModelConfig(_Section):
     default_filename: str | None = None
     inputs: tuple[DeclaredTensor, ...] = ()
     outputs: tuple[DeclaredTensor, ...] = ()
+    sequence: Sequencing | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")

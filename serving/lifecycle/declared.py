@@ -73,10 +73,12 @@ def declare(session: Session, config: ModelConfig) -> Session:
     limit = config.max_batch_size
     batched = signature.batched if limit is None else limit > 0
     inputs = _checked("input", config.inputs, signature.inputs, batched)
+    inputs = (*inputs, *_unseen(signature.inputs, inputs, _hidden_inputs(config)))
     missing = {s.name for s in signature.inputs if not s.optional} - {s.name for s in inputs}
     if config.inputs and missing:
         raise LoadFailed(f"the configuration does not declare the input(s) {sorted(missing)}")
     outputs = _checked("output", config.outputs, signature.outputs, batched)
+    outputs = (*outputs, *_unseen(signature.outputs, outputs, _hidden_outputs(config)))
     if batched and not signature.batched:
         raise LoadFailed(
             f"max_batch_size is {config.max_batch_size}, but the model's first dimension is not"
@@ -84,6 +86,25 @@ def declare(session: Session, config: ModelConfig) -> Session:
         )
     declared = Signature(inputs, outputs, batched, signature.method)
     return DeclaredSession(session, declared, config)
+
+
+def _hidden_inputs(config: ModelConfig) -> set[str]:
+    """Inputs that the server fills: no client sees them, and no configuration lists them."""
+    sequence = config.sequence
+    if sequence is None:
+        return set()
+    return {c.input for c in sequence.controls} | {s.input for s in sequence.states}
+
+
+def _hidden_outputs(config: ModelConfig) -> set[str]:
+    return {state.output for state in config.sequence.states} if config.sequence else set()
+
+
+def _unseen(
+    actual: Sequence[TensorSpec], listed: Sequence[TensorSpec], hidden: set[str]
+) -> list[TensorSpec]:
+    names = {spec.name for spec in listed}
+    return [spec for spec in actual if spec.name in hidden and spec.name not in names]
 
 
 def _default(session: Session) -> str:

@@ -25,6 +25,7 @@ from crossfade.runtimes.core.model import (
 )
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
+from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.batching.tuning import choose, measure
 from crossfade.serving.config.model_config import Batching, ModelConfig, Warmup
 from crossfade.serving.lifecycle.declared import declare
@@ -74,10 +75,13 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
         scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
         _warm_up(leaf, config.warmup)
         _set_batching(scheduled, leaf, config)
+        model_inside: Model = scheduled
+        if config.sequence is not None:
+            model_inside = Sequenced(scheduled, config.sequence)
     except BaseException:
         loaded.close()
         raise
-    return Served(Measured(scheduled, statistics), statistics, config, scheduled)
+    return Served(Measured(model_inside, statistics), statistics, config, scheduled)
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.registry import resolve
 from crossfade.serving.config.model_config import ModelConfig, build
+from crossfade.serving.repository import triton_sequences
 from crossfade.serving.wire import model_config as wire
 
 _DTYPES: Final = {
@@ -43,12 +44,8 @@ def parse(text: str, file: str) -> ModelConfig:
         message = text_format.Parse(text, wire.ModelConfig())
     except text_format.ParseError as error:
         raise LoadFailed(f"{file}: {error}") from None
-    for field, why in (
-        ("ensemble_scheduling", "an ensemble"),
-        ("sequence_batching", "sequence batching"),
-    ):
-        if message.HasField(field):
-            raise LoadFailed(f"{file}: {why} is not supported by this server")
+    if message.HasField("ensemble_scheduling"):
+        raise LoadFailed(f"{file}: an ensemble is not supported by this server")
     return build(_values(message, file), file)
 
 
@@ -72,6 +69,8 @@ def _values(message: Any, file: str) -> dict[str, Any]:
         message.dynamic_batching.priority_levels
     ):
         values["queue"] = _queue(message.dynamic_batching)
+    if message.HasField("sequence_batching"):
+        values["sequence"] = triton_sequences.read(message.sequence_batching, file)
     values["inputs"] = [_tensor(tensor) for tensor in message.input]
     values["outputs"] = [
         _tensor(tensor) | ({"labels_file": tensor.label_filename} if tensor.label_filename else {})
@@ -95,7 +94,13 @@ def _version_policy(policy: Any) -> dict[str, Any]:
 
 
 def _batching(message: Any) -> dict[str, Any]:
-    """Triton stacks only where ``dynamic_batching`` stands."""
+    """Triton stacks only where ``dynamic_batching`` stands, or sequences of the oldest first."""
+    if message.sequence_batching.HasField("oldest"):
+        oldest = message.sequence_batching.oldest
+        return {
+            "max_size": max(message.max_batch_size, 1),
+            "max_delay_ms": oldest.max_queue_delay_microseconds / 1000,
+        }
     if not message.HasField("dynamic_batching"):
         return {"max_size": 1}
     dynamic = message.dynamic_batching

@@ -27,6 +27,7 @@ EXTENSIONS: Final = (
     "model_repository",
     "model_configuration",
     "parameters",
+    "sequence",
     "statistics",
 )
 _INDEX_STATE: Final = {

@@ -185,6 +185,7 @@ def to_query(
         head.id,
         deadline_s,
         asked.priority,
+        asked.sequence,
         cancelled=call.cancelled,
     )
     return query, special

@@ -65,6 +65,7 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
         _text(document, "id", "the request") if "id" in document else "",
         limit_s,
         asked.priority,
+        asked.sequence,
         cancelled=request.cancelled,
     )
     return query, Form(asked.binary_data_output, outputs)

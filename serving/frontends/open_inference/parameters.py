@@ -10,6 +10,8 @@ from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.serving.tensors.validator import MAX_ELEMENTS
 
 _RESERVED: Final = "triton_"
+_SEQUENCE_ID: Final = "sequence_id"
+_MAX_ID_LENGTH: Final = 128
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
 
 
@@ -22,12 +24,14 @@ class RequestParameters:
         timeout_s: how long the request may take; ``None`` is no limit of its own.
         version_label: names the version instead of a number.
         binary_data_output: over HTTP, outputs are bytes unless they say otherwise.
+        sequence: what the request says of the sequence that it belongs to, by parameter's name.
     """
 
     priority: int = 0
     timeout_s: float | None = None
     version_label: str | None = None
     binary_data_output: bool = False
+    sequence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 NO_PARAMETERS: Final = RequestParameters()
@@ -54,8 +58,27 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
             f"parameters 'binary_data_output' and '{_ALLOWED_RESERVED}' must be booleans"
         )
     return RequestParameters(
-        integer(parameters, "priority"), timeout_us / 1e6 if timeout_us else None, label, flags[0]
+        integer(parameters, "priority"),
+        timeout_us / 1e6 if timeout_us else None,
+        label,
+        flags[0],
+        _sequence(parameters) if _SEQUENCE_ID in parameters else {},
     )
+
+
+def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    name = parameters[_SEQUENCE_ID]
+    if isinstance(name, str):
+        if len(name) > _MAX_ID_LENGTH:
+            raise InvalidArgument(
+                f"parameter '{_SEQUENCE_ID}' must have at most {_MAX_ID_LENGTH} characters"
+            )
+    elif isinstance(name, bool) or not isinstance(name, int) or not 0 <= name < 2**64:
+        raise InvalidArgument(f"parameter '{_SEQUENCE_ID}' must be an integer or a string")
+    flags = {flag: parameters.get(flag, False) for flag in ("sequence_start", "sequence_end")}
+    if not all(isinstance(value, bool) for value in flags.values()):
+        raise InvalidArgument("parameters 'sequence_start' and 'sequence_end' must be booleans")
+    return {_SEQUENCE_ID: name, **flags}
 
 
 def classes(parameters: Mapping[str, Any]) -> int:

@@ -208,7 +208,17 @@ def test_every_dtype_of_ours_can_be_written() -> None:
             'platform: "ensemble" ensemble_scheduling { step { model_name: "a" } }',
             "an ensemble is not supported",
         ),
-        ("sequence_batching { }", "sequence batching is not supported by this server"),
+        ("sequence_batching { iterative_sequence: true }", "iterative sequences are not supported"),
+        ("sequence_batching { control_input { name: 'S' } }", "'S' must have one control"),
+        (
+            "sequence_batching { control_input { name: 'S' control { kind: 0 } } }",
+            "'S' must have one of int32_false_true",
+        ),
+        (
+            "sequence_batching { state { input_name: 'I' output_name: 'O'"
+            " initial_state { data_file: 'x' } } }",
+            "starts from a file",
+        ),
         ('backend: "python"', "unknown platform 'python'; this server has onnxruntime_onnx"),
         ('platform: "tensorrt_plan"', "unknown platform 'tensorrt_plan'"),
         ("max_batch_size: -1", "'max_batch_size': "),
