@@ -59,6 +59,9 @@ $(TEST)/.ready: pyproject.toml requirements/constraints.txt
 	@echo "making $(TEST) with TensorFlow and all that the tests need (some minutes) ..."
 	@$(call venv,$(TEST))
 	@$(TEST)/bin/pip $(PIP) -e '.[all,dev]'
+	@# The tests' client of TensorFlow Serving. It asks for the package `tensorflow`, which
+	@# tensorflow-cpu is under another name: with its dependencies it would bring a second copy.
+	@$(TEST)/bin/pip $(PIP) --no-deps tensorflow-serving-api
 	@touch $@
 
 venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("crossfade needs \

@@ -7,9 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 HERE = Path(__file__).parent
+# The files of google.protobuf that ours import; they come along, for a pool of its own has none.
+_WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 
 
 def generate(target: Path) -> None:
@@ -20,7 +23,8 @@ def generate(target: Path) -> None:
     """
     protos = sorted(p.name for p in HERE.glob("*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = [f"-I{HERE}", f"--descriptor_set_out={target}/wire.binpb"]
+        arguments = [f"-I{HERE}", f"-I{_WELL_KNOWN}", "--include_imports"]
+        arguments.append(f"--descriptor_set_out={target}/wire.binpb")
         if protoc.main(["protoc", *arguments, f"--pyi_out={scratch}", *protos]):
             raise RuntimeError("protoc failed")
         for stub in Path(scratch).glob("*_pb2.pyi"):

@@ -12,6 +12,7 @@ from crossfade.serving.frontends.open_inference import wanted
 from crossfade.serving.frontends.open_inference.wanted import Place, Wanted
 from crossfade.serving.tensors.raw import wire_form
 from crossfade.serving.wire import open_inference as wire
+from crossfade.serving.wire.fields import varint_bytes
 
 _RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
 _Written = tuple[str, int, int] | None  # region, offset and bytes, if it is in shared memory
@@ -65,14 +66,4 @@ def _head(model: str, version: int, outputs: tuple[_Output, ...]) -> bytes:
 @functools.lru_cache(4096)
 def _raw_prefix(size: int) -> bytes:
     """Tag and length of a raw output."""
-    return _RAW_OUTPUT_TAG + varint(size)
-
-
-def varint(value: int) -> bytes:
-    """A length, as protobuf writes it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return _RAW_OUTPUT_TAG + varint_bytes(size)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
@@ -26,6 +25,7 @@ from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.validator import MAX_DIMENSIONS
 from crossfade.serving.transport.calls import Buffer
 from crossfade.serving.wire import open_inference as wire
+from crossfade.serving.wire.fields import parse, varint
 
 # Messages above this have their raw tensors cut out instead of parsed.
 _CUT_ABOVE_BYTES: Final = 16 * 1024
@@ -96,15 +96,6 @@ def model_of(message: Buffer) -> str | None:
     return str(message[2 : 2 + size], "ascii", "replace") if size < _ONE_BYTE_TAGS else None
 
 
-def parse(kind: Any, message: Buffer) -> Any:
-    """Parses any message; raises InvalidArgument if these bytes are none of that kind."""
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        name = kind.DESCRIPTOR.name
-        raise InvalidArgument(f"the request is not a valid {name} message") from None
-
-
 def cut(message: Buffer) -> InferMessage:
     """As ``decode``, with the raw tensors as views on ``message``."""
     view = memoryview(message)
@@ -119,7 +110,7 @@ def cut(message: Buffer) -> InferMessage:
             tag = view[at]
             if tag & 7 != 2 or tag >= _ONE_BYTE_TAGS:  # none of the fields that we know
                 raise IndexError
-            length, start = _varint(view, at + 1)
+            length, start = varint(view, at + 1)
             end = start + length
             if end > size:
                 raise IndexError
@@ -137,19 +128,6 @@ def cut(message: Buffer) -> InferMessage:
         return InferMessage(head, head.raw_input_contents)
     rest.append(view[kept:])
     return InferMessage(parse(wire.ModelInferRequest, b"".join(rest)), raws)
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
 
 
 def to_query(

@@ -14,13 +14,13 @@ from crossfade.serving.frontends.open_inference.infer_codec import (
     InferMessage,
     decode,
     model_of,
-    parse,
     to_query,
 )
 from crossfade.serving.frontends.open_inference.wanted import Wanted
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
 from crossfade.serving.wire import open_inference as wire
+from crossfade.serving.wire.fields import parse
 
 SERVICE: Final = "inference.GRPCInferenceService"
 _Asked = tuple[InferMessage, Call]

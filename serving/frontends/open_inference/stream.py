@@ -19,6 +19,7 @@ from crossfade.serving.frontends.open_inference.rpcs import SERVICE
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, Buffer, StreamRpc
 from crossfade.serving.wire import open_inference as wire
+from crossfade.serving.wire.fields import varint_bytes
 
 
 def _final() -> bytes:
@@ -63,7 +64,7 @@ def table(
             data = infer_answer.encode(result, query.id, special)
         except CrossfadeError as error:
             return _failed(error, request.head.id)
-        size = infer_answer.varint(len(data) + len(_FINAL))
+        size = varint_bytes(len(data) + len(_FINAL))
         return b"".join((_RESPONSE_TAG, size, data, _FINAL))
 
     return [StreamRpc(f"/{SERVICE}/ModelStreamInfer", Access.INFER, _decoded, stream, bytes)]
