@@ -21,6 +21,7 @@ from crossfade.serving.frontends.open_inference import (
 from crossfade.serving.frontends.open_inference.describe import EXTENSIONS, Describe
 from crossfade.serving.frontends.open_inference.settings import LogSettings, TraceSettings
 from crossfade.serving.frontends.standard import health, reflection
+from crossfade.serving.frontends.tensorflow_serving import rpcs as tensorflow_rpcs
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
@@ -62,13 +63,15 @@ class Server:
             LogSettings(),
         )
         metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
+        services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
         self.grpc = GrpcHost(
             [
                 *rpcs.table(self._plane, describe, regions),
                 *stream.table(self._plane, regions),
                 *extension_rpcs.table(*settings),
-                *health.table(self._plane, (rpcs.SERVICE,)),
-                *reflection.table((rpcs.SERVICE, health.SERVICE)),
+                *tensorflow_rpcs.table(self._plane),
+                *health.table(self._plane, services),
+                *reflection.table((*services, health.SERVICE)),
             ],
             policy,
             f"{config.host}:{config.grpc_port}",

@@ -85,6 +85,7 @@ class IndexEntry:
     version: int | None
     state: State | None
     reason: str
+    failed: bool = False
 
 
 class _Entry:
@@ -219,15 +220,20 @@ class Manager:
         lines: list[IndexEntry] = []
         for name in sorted({*self._names(), *self._entries}):
             entry = self._entries.get(name)
-            versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
-            again = {v.version for v in versions if v.state is not State.END}
-            for v in versions:
-                if v.state is State.END and not v.failed and v.version in again:
-                    continue  # unloaded, and there again
-                lines.append(IndexEntry(name, v.version, v.state, v.reason))
-            if not versions:
-                lines.append(IndexEntry(name, None, None, entry.error if entry else ""))
+            reason = entry.error if entry else ""
+            lines += self.states(name) or [IndexEntry(name, None, None, reason)]
         return lines
+
+    def states(self, name: str) -> list[IndexEntry]:
+        """The states of a model's versions, without a look at the repository; unknown: none."""
+        entry = self._entries.get(name)
+        versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
+        again = {v.version for v in versions if v.state is not State.END}
+        return [
+            IndexEntry(name, v.version, v.state, v.reason, v.failed)
+            for v in versions  # but those unloaded and there again
+            if v.state is not State.END or v.failed or v.version not in again
+        ]
 
     def served(self) -> list[Served]:
         """All versions that take traffic, by name and version."""

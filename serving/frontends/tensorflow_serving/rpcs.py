@@ -1,0 +1,176 @@
+"""The RPC tables of ``PredictionService`` and ``ModelService``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
+from crossfade.runtimes.core.model import InferResult
+from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.frontends.tensorflow_serving import (
+    describe,
+    examples,
+    inference,
+    model_spec,
+    predict_codec,
+    refusals,
+    results,
+)
+from crossfade.serving.frontends.tensorflow_serving.inference import Task
+from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
+from crossfade.serving.wire import tf_serving as wire
+from crossfade.serving.wire.fields import parse
+
+PREDICTION: Final = "tensorflow.serving.PredictionService"
+MODEL: Final = "tensorflow.serving.ModelService"
+_Asked = Sequence[tuple[Any, Call]]
+_Answers = Sequence[Any]
+
+
+def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
+    """The RPCs of both services over ``plane``."""
+
+    def predict(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
+        return _together(
+            asked,
+            predict_codec.to_query,
+            plane.infer,
+            lambda query, result: _predicted(plane, query, result),
+        )
+
+    def with_examples(method: results.Method, response: Any) -> Callable[[_Asked], _Answers]:
+        def ask(request: Any, call: Call) -> Task:
+            return _task(plane, method, request, request.input, call)
+
+        def answer(task: Task, result: InferResult) -> Any:
+            if isinstance(result, CrossfadeError):
+                return result
+            return response(model_spec=task.spec(result), result=task.result(result))
+
+        return lambda asked: _together(asked, ask, lambda t: inference.run(plane, t), answer)
+
+    def multi_inference(request: Any, call: Call) -> Any:
+        _check_tasks(request.tasks)
+        tasks = [
+            _task(plane, results.BY_NAME[asked.method_name], asked, request.input, call)
+            for asked in request.tasks
+        ]
+        response = wire.MultiInferenceResponse()
+        for task, result in zip(tasks, inference.run(plane, tasks), strict=True):
+            if isinstance(result, CrossfadeError):
+                raise result
+            line = response.results.add(model_spec=task.spec(result))
+            getattr(line, task.method.field).CopyFrom(task.result(result))
+        return response
+
+    def metadata(request: Any, _: Call) -> Any:
+        ref = model_spec.to_ref(request)
+        describe.check_fields(request.metadata_field)
+        return describe.metadata(plane, ref)
+
+    def status(request: Any, _: Call) -> Any:
+        return describe.status(plane, model_spec.to_ref(request))
+
+    def reload(_: Any, __: Call) -> Any:
+        raise Unimplemented(
+            "models are not configured by request: this server serves what its model repository"
+            " holds"
+        )
+
+    def is_quick(message: Buffer) -> bool:
+        name = predict_codec.model_of(message)
+        return name is not None and plane.manager.is_quick(name)
+
+    infer, read = Access.INFER, Access.READ
+    classify = with_examples(results.CLASSIFY, wire.ClassificationResponse)
+    regress = with_examples(results.REGRESS, wire.RegressionResponse)
+    return [
+        Rpc(f"/{PREDICTION}/Predict", infer, predict_codec.decode, predict, bytes, is_quick),
+        _rpc(PREDICTION, "Classify", infer, wire.ClassificationRequest, classify),
+        _rpc(PREDICTION, "Regress", infer, wire.RegressionRequest, regress),
+        _rpc(
+            PREDICTION, "MultiInference", infer, wire.MultiInferenceRequest, each(multi_inference)
+        ),
+        _rpc(PREDICTION, "GetModelMetadata", read, wire.GetModelMetadataRequest, each(metadata)),
+        _rpc(MODEL, "GetModelStatus", read, wire.GetModelStatusRequest, each(status)),
+        _rpc(
+            MODEL, "HandleReloadConfigRequest", Access.ADMIN, wire.ReloadConfigRequest, each(reload)
+        ),
+    ]
+
+
+def _together(
+    asked: _Asked,
+    ask: Callable[[Any, Call], Any],
+    run: Callable[[Sequence[Any]], Sequence[Any]],
+    answer: Callable[[Any, Any], Any],
+) -> _Answers:
+    """Asks for all requests at once; each that fails on the way there or back fails alone."""
+    answers: list[Any] = [None] * len(asked)
+    places: list[int] = []
+    asking: list[Any] = []
+    for index, (request, call) in enumerate(asked):
+        try:
+            asking.append(ask(request, call))
+            places.append(index)
+        except CrossfadeError as error:
+            answers[index] = error
+    if asking:
+        for index, what, result in zip(places, asking, run(asking), strict=True):
+            try:
+                answers[index] = answer(what, result)
+            except CrossfadeError as error:
+                answers[index] = error
+    return answers
+
+
+def _predicted(plane: DataPlane, query: Query, result: InferResult) -> bytes | CrossfadeError:
+    if isinstance(result, CrossfadeError):
+        return refusals.explain(result, plane, query)
+    return predict_codec.encode(result, query.signature or result.model.default_signature)
+
+
+def _task(
+    plane: DataPlane, method: results.Method, asked: Any, examples_of: Any, call: Call
+) -> Task:
+    return inference.task(
+        plane,
+        method,
+        model_spec.to_ref(asked),
+        signature_name=asked.model_spec.signature_name or None,
+        serialized=examples.serialized(examples_of),
+        deadline_s=call.deadline_s,
+        cancelled=call.cancelled,
+    )
+
+
+def _check_tasks(tasks: Sequence[Any]) -> None:
+    if not tasks:
+        raise InvalidArgument("MultiInferenceRequest has no tasks")
+    seen: set[str] = set()
+    for task in tasks:
+        if task.model_spec.name != tasks[0].model_spec.name:
+            raise InvalidArgument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.model_spec.signature_name
+        if name in seen:
+            raise InvalidArgument(f"Duplicate evaluation of signature: {escape(name)}")
+        seen.add(name)
+        if task.method_name not in results.BY_NAME:
+            raise Unimplemented(f"Unsupported signature method_name: {escape(task.method_name)}")
+
+
+def _rpc(
+    service: str, name: str, access: Access, request: Any, handle: Callable[[_Asked], _Answers]
+) -> Rpc[Any, Any]:
+    def decode(message: Buffer) -> Any:
+        return parse(request, message)
+
+    def encode(response: Any) -> bytes:
+        data: bytes = response.SerializeToString()
+        return data
+
+    return Rpc(f"/{service}/{name}", access, decode, handle, encode)

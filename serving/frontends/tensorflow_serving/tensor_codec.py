@@ -1,0 +1,173 @@
+"""``TensorProto`` to an input, and an output to the bytes of a ``TensorProto``.
+
+Answers carry typed values (``float_val`` …), as TensorFlow Serving's do: some clients read nothing
+else. Packed floats are the array's own bytes, so that this costs no more than ``tensor_content``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from crossfade.runtimes.core.dtypes import NUMPY, name_of
+from crossfade.runtimes.core.errors import InvalidArgument, escape
+from crossfade.runtimes.core.model import Tensor
+from crossfade.serving.frontends.tensorflow_serving.packed import varints
+from crossfade.serving.tensors.raw import RawTensor
+from crossfade.serving.tensors.validator import MAX_DIMENSIONS
+from crossfade.serving.wire import tf_framework as wire
+from crossfade.serving.wire.fields import varint_bytes
+
+Cut = Mapping[int, memoryview]
+NO_CUT: Final[Cut] = {}
+# One value may stand for a whole tensor; beyond this size that is an attack.
+_MAX_REPEATED_BYTES: Final = 16 * 1024 * 1024
+_CONTENT: Final = 4
+
+
+class _Kind(NamedTuple):
+    """How one dtype travels: its number in TensorFlow, and the number of its typed field."""
+
+    dtype: str
+    number: wire.DataType
+    field: int
+
+
+_KINDS: Final = (
+    _Kind("FP32", wire.DT_FLOAT, 5),
+    _Kind("FP64", wire.DT_DOUBLE, 6),
+    _Kind("INT32", wire.DT_INT32, 7),
+    _Kind("UINT8", wire.DT_UINT8, 7),
+    _Kind("INT16", wire.DT_INT16, 7),
+    _Kind("INT8", wire.DT_INT8, 7),
+    _Kind("UINT16", wire.DT_UINT16, 7),
+    _Kind("BYTES", wire.DT_STRING, 8),
+    _Kind("INT64", wire.DT_INT64, 10),
+    _Kind("BOOL", wire.DT_BOOL, 11),
+    _Kind("FP16", wire.DT_HALF, 13),
+    _Kind("BF16", wire.DT_BFLOAT16, 13),
+    _Kind("UINT32", wire.DT_UINT32, 16),
+    _Kind("UINT64", wire.DT_UINT64, 17),
+)
+_BY_NUMBER: Final = {kind.number: kind for kind in _KINDS}
+BY_DTYPE: Final = {kind.dtype: kind for kind in _KINDS}
+_FIELDS: Final = wire.TensorProto.DESCRIPTOR.fields_by_number
+_DTYPE_NAMES: Final = wire.TensorProto.DESCRIPTOR.file.enum_types_by_name[
+    "DataType"
+].values_by_number
+
+
+def to_raw(name: str, tensor: Any, cut: Cut = NO_CUT) -> RawTensor:
+    """Makes an input of a message.
+
+    Args:
+        name: the input's.
+        tensor: a ``TensorProto``.
+        cut: fields that were cut out of it (``tensor_content``, ``float_val``, ``double_val``),
+            by number.
+
+    Raises:
+        InvalidArgument: the message contradicts itself, or no signature can take it.
+    """
+    shown = escape(name)
+    kind = _BY_NUMBER.get(tensor.dtype)
+    if kind is None:
+        known = _DTYPE_NAMES.get(tensor.dtype)
+        what = known.name if known else f"of data type {tensor.dtype}"
+        raise InvalidArgument(f"input '{shown}' is {what}, which is not supported")
+    shape = tensor.tensor_shape
+    if shape.unknown_rank:
+        raise InvalidArgument(f"input '{shown}' has a shape of unknown rank")
+    # Of a million dimensions no more are looked at than it takes to refuse them.
+    dims = tuple([dim.size for dim in shape.dim[: MAX_DIMENSIONS + 1]])
+    values: Any = None
+    for field, value in (*((f.number, v) for f, v in tensor.ListFields()), *cut.items()):
+        if field < _CONTENT:
+            continue
+        if values is not None or field not in (kind.field, _CONTENT):
+            raise _mismatch(shown, kind, field)
+        if field == _CONTENT and kind.dtype == "BYTES":
+            raise _mismatch(shown, kind, field)
+        values = value if field == _CONTENT else _typed(shown, kind, value, dims)
+    if values is None:
+        raise InvalidArgument(f"input '{shown}' has no values")
+    return RawTensor(name, kind.dtype, dims, values)
+
+
+def _mismatch(shown: str, kind: _Kind, field: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"input '{shown}' is {_DTYPE_NAMES[kind.number].name} with {_FIELDS[field].name}; it must"
+        f" have {_FIELDS[kind.field].name}{'' if kind.dtype == 'BYTES' else ' or tensor_content'},"
+        " and nothing else"
+    )
+
+
+def _typed(shown: str, kind: _Kind, values: Any, dims: tuple[int, ...]) -> Tensor | memoryview:
+    """Typed values as a flat array, or the packed bytes that were cut out as they are."""
+    target = NUMPY[kind.dtype]
+    if isinstance(values, memoryview):
+        if len(values) != target.itemsize:
+            return values
+        array: Tensor = np.frombuffer(values, target)
+    elif kind.dtype == "BYTES":
+        array = np.empty(len(values), np.object_)
+        array[:] = list(values)
+    else:
+        stored = np.dtype(np.uint16) if kind.field == 13 else target  # halves travel as their bits
+        try:
+            array = np.fromiter(values, stored, len(values)).view(target)
+        except OverflowError:
+            raise InvalidArgument(
+                f"input '{shown}' has a value that {_DTYPE_NAMES[kind.number].name} cannot hold"
+            ) from None
+    if array.size != 1 or not dims or len(dims) > MAX_DIMENSIONS or min(dims) <= 0:
+        return array
+    count = math.prod(dims)
+    size = len(array[0]) if kind.dtype == "BYTES" else target.itemsize
+    if count > 1 and count * max(size, 8) > _MAX_REPEATED_BYTES:
+        raise InvalidArgument(f"input '{shown}' has one value for {count} elements; send them all")
+    return np.broadcast_to(array, dims)
+
+
+def tensor_bytes(array: Tensor) -> tuple[list[Any], int]:
+    """The bytes of an output's ``TensorProto``, in parts, and how many they are."""
+    dtype = name_of(array.dtype)
+    head = _head(dtype, array.shape)
+    if dtype == "BYTES":
+        data = [part for e in array.ravel().tolist() for part in (b"\x42", varint_bytes(len(e)), e)]
+        return [head, *data], len(head) + sum(map(len, data))
+    packed = _packed(dtype, array)
+    tag = _packed_tag(dtype)
+    size = varint_bytes(len(packed))
+    return [head, tag, size, packed], len(head) + len(tag) + len(size) + len(packed)
+
+
+def _packed(dtype: str, array: Tensor) -> bytes | memoryview:
+    if dtype in ("FP32", "FP64", "BOOL"):
+        if array.nbytes <= 4096:
+            return array.tobytes()
+        flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        return flat
+    if dtype in ("FP16", "BF16"):
+        array = np.ascontiguousarray(array).view(np.uint16)
+    return varints(array.reshape(-1))
+
+
+@functools.lru_cache(4096)
+def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """All but the values."""
+    tensor = wire.TensorProto(dtype=BY_DTYPE[dtype].number)
+    tensor.tensor_shape.SetInParent()
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    data: bytes = tensor.SerializeToString()
+    return data
+
+
+@functools.cache
+def _packed_tag(dtype: str) -> bytes:
+    return varint_bytes(BY_DTYPE[dtype].field << 3 | 2)
