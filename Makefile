@@ -6,7 +6,7 @@ DEMO := .venv
 TEST := .venv-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-deps wheel clean
+.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -35,6 +35,9 @@ proto: $(TEST)/.ready  ## make descriptors and stubs from serving/wire/*.proto
 
 bench-serving: $(TEST)/.ready  ## measure against the bare runtime, Triton, KServe and MLServer
 	@$(TEST)/bin/python -m crossfade.benchmarks.serving $(BENCH)
+
+bench-protocols: $(TEST)/.ready  ## measure what each protocol costs for the same tensor
+	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

@@ -27,6 +27,7 @@ from typing import Generic, TypeVar
 from crossfade.benchmarks.processes import cpu_ns
 
 METHOD_PATH = "/inference.GRPCInferenceService/ModelInfer"
+GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
 INSTALL_HINT = "run `make bench-deps`, or `apt-get install nghttp2-client`"
 STARTED_LINE = "Main benchmark duration is started"
 CLOSING_MARGIN_S = 0.1  # the window closes this long before h2load stops
@@ -44,18 +45,24 @@ class Load:
     """One load run.
 
     Attributes:
-        grpc_port: Where the server listens on 127.0.0.1.
-        request_file: The framed request, the same for every call.
+        port: Where the server listens on 127.0.0.1.
+        request_file: The request's body (of gRPC: framed), the same for every call.
         concurrency: Connections, each with one request in flight.
         warmup_s: Load before the window.
         window_s: Length of the window.
+        path: The method or the route.
+        headers: ``name: value`` each.
+        http1: HTTP/1.1 instead of HTTP/2.
     """
 
-    grpc_port: int
+    port: int
     request_file: Path
     concurrency: int
     warmup_s: float
     window_s: float
+    path: str = METHOD_PATH
+    headers: Sequence[str] = GRPC_HEADERS
+    http1: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,10 +218,10 @@ def run_window(
             "--threads=1",
             f"--duration={round(whole_s * 1000)}ms",
             f"--data={load.request_file}",
-            "--header=content-type: application/grpc",
-            "--header=te: trailers",
+            *(f"--header={header}" for header in load.headers),
+            *(["--h1"] if load.http1 else []),
             f"--log-file={log_file}",
-            f"http://127.0.0.1:{load.grpc_port}{METHOD_PATH}",
+            f"http://127.0.0.1:{load.port}{load.path}",
         ]
         with _running(command, whole_s + KILL_MARGIN_S) as process:
             assert process.stdout is not None

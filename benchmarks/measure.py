@@ -187,7 +187,7 @@ class _Subject:
         verdict = self.checker.check(model, CHECKED_CALLS)
         reply_bytes = self.checker.reply_bytes(model)
         load = Load(
-            grpc_port=self.server.grpc_port,
+            port=self.server.grpc_port,
             request_file=self.workspace.request_file(model),
             concurrency=concurrency,
             warmup_s=self.plan.warmup_s,

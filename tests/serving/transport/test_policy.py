@@ -27,6 +27,7 @@ Rpcs = Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]]
 ADMIN = {
     "/inference.GRPCInferenceService/RepositoryModelLoad",
     "/inference.GRPCInferenceService/RepositoryModelUnload",
+    "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
     "/inference.GRPCInferenceService/TraceSetting",
     "/inference.GRPCInferenceService/LogSettings",
     "/v2/trace/setting",
