@@ -91,5 +91,6 @@ def test_what_is_advertised(client: Any) -> None:
         "model_configuration",
         "model_repository",
         "parameters",
+        "sequence",
         "statistics",
     ]

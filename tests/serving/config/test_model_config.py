@@ -16,6 +16,9 @@ from crossfade.serving.config.model_config import (
     DeclaredTensor,
     ModelConfig,
     Queue,
+    SequenceControl,
+    SequenceState,
+    Sequencing,
     Slo,
     VersionPolicy,
     Warmup,
@@ -40,6 +43,11 @@ inputs:
 outputs:
   - {name: y, labels: [a, b]}
   - {name: z, labels_file: labels.txt}
+sequence:
+  max_idle_ms: 5000
+  max_sequences: 64
+  controls: [{input: START, kind: start, false_true: [0, 1]}]
+  states: [{input: h, output: h_next, initial: 1}]
 options: {intra_op_threads: 2}
 """
 
@@ -67,6 +75,12 @@ def test_every_key() -> None:
         outputs=(
             DeclaredTensor(name="y", labels=("a", "b")),
             DeclaredTensor(name="z", labels_file="labels.txt"),
+        ),
+        sequence=Sequencing(
+            max_idle_ms=5000,
+            max_sequences=64,
+            controls=(SequenceControl(input="START", kind="start", false_true=(0, 1)),),
+            states=(SequenceState(input="h", output="h_next", initial=1),),
         ),
         options={"intra_op_threads": 2},
     )
