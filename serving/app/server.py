@@ -21,6 +21,7 @@ from crossfade.serving.frontends.open_inference import (
 from crossfade.serving.frontends.open_inference.describe import EXTENSIONS, Describe
 from crossfade.serving.frontends.open_inference.settings import LogSettings, TraceSettings
 from crossfade.serving.frontends.standard import health, reflection
+from crossfade.serving.frontends.tensorflow_serving import routes as tensorflow_routes
 from crossfade.serving.frontends.tensorflow_serving import rpcs as tensorflow_rpcs
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
@@ -62,7 +63,7 @@ class Server:
             TraceSettings(lambda name: describe.signature(ModelRef(name))),
             LogSettings(),
         )
-        metrics = _metrics(Exposition(self._manager.served, lambda: self._plane.ready))
+        exposition = Exposition(self._manager.served, lambda: self._plane.ready)
         services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
         self.grpc = GrpcHost(
             [
@@ -83,6 +84,8 @@ class Server:
             [
                 *routes.table(self._plane, describe, regions),
                 *extension_routes.table(*settings),
+                *tensorflow_routes.table(self._plane),
+                _metrics(exposition, "/monitoring/prometheus/metrics"),
             ],
             policy,
             HttpLimits(body_bytes=config.max_request_bytes),
@@ -92,7 +95,7 @@ class Server:
             tls=context,
         )
         self.metrics = HttpHost(
-            metrics,
+            [_metrics(exposition, "/metrics/?")],
             policy,
             HttpLimits(body_bytes=1024),
             host=config.host,
@@ -140,11 +143,11 @@ class Server:
         _log.info("stopped")
 
 
-def _metrics(exposition: Exposition) -> list[Route]:
+def _metrics(exposition: Exposition, path: str) -> Route:
     def text(*_: object) -> HttpResponse:
         return HttpResponse(body=exposition.text(), content_type=CONTENT_TYPE)
 
-    return [Route("GET", "/metrics/?", Access.READ, text)]
+    return Route("GET", path, Access.READ, text)
 
 
 def _tune_malloc() -> None:

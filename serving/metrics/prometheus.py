@@ -1,6 +1,7 @@
 """Metrics in Prometheus' text form, made when they are asked for; nothing is kept twice.
 
-Names: ``crossfade_*``, and Triton's ``nv_inference_*`` so that existing dashboards keep working.
+Names: ``crossfade_*``; and Triton's ``nv_inference_*`` and TensorFlow Serving's so that existing
+dashboards keep working.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Exposition:
         yield from _latency(served)
         yield from _batches(served)
         yield from _triton(served)
+        yield _tensorflow(served)
 
     def describe(self) -> Iterator[Metric]:
         """Called by prometheus_client at registration: names are known only when collected."""
@@ -162,11 +164,30 @@ def _triton(served: list[Observed]) -> Iterator[Metric]:
     yield pending
 
 
+def _tensorflow(served: list[Observed]) -> Metric:
+    """TensorFlow Serving's one counter that everybody graphs; it sums the versions of a model."""
+    totals: dict[tuple[str, str], int] = {}
+    for one in served:
+        counts = {"OK": one.statistics.success, **one.statistics.failure.copy()}
+        for code, count in counts.items():
+            key = (one.metadata.name, code)
+            totals[key] = totals.get(key, 0) + count
+    return _plain_counter(
+        ":tensorflow:serving:request_count",
+        ((list(key), count) for key, count in sorted(totals.items())),
+        ("model_name", "status"),
+        "As TensorFlow Serving",
+    )
+
+
 def _plain_counter(
-    name: str, samples: Iterable[tuple[list[str], float]], labels: tuple[str, ...] = _MODEL
+    name: str,
+    samples: Iterable[tuple[list[str], float]],
+    labels: tuple[str, ...] = _MODEL,
+    help_text: str = "As Triton",
 ) -> Metric:
-    """A counter without the ``_total`` that the client library appends: Triton has none."""
-    metric = Metric(name, "As Triton", "unknown")
+    """A counter without the ``_total`` that the client library appends: others have none."""
+    metric = Metric(name, help_text, "unknown")
     for values, value in samples:
         metric.add_sample(name, dict(zip(labels, values, strict=True)), value)
     return metric

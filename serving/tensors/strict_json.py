@@ -6,6 +6,9 @@ Nesting is limited before anything is built, and a key that stands twice in one 
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from typing import Any, Final
 
 import numpy as np
@@ -18,14 +21,19 @@ MAX_DEPTH: Final = 100
 # A list of two bytes becomes an object of sixty: a body may not say more than what a request needs.
 MAX_LISTS: Final = 2**20
 MAX_KEYS: Final = 2**14
+_TOKENS: Final = re.compile(rb"NaN|Infinity")
 _NUMBERS: Final = frozenset({int, float})
 # Python types that a JSON value may have, by kind of numpy dtype; True is no 1.
 _KINDS: Final = {"b": frozenset({bool}), "i": frozenset({int}), "u": frozenset({int})}
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}:'))
 
 
-def loads(body: bytes) -> dict[str, Any]:
+def loads(body: bytes, nonfinite: bool = False) -> dict[str, Any]:
     """Parses a JSON object.
+
+    Args:
+        body: UTF-8.
+        nonfinite: take the tokens NaN, Infinity and -Infinity, which JSON does not have.
 
     Raises:
         InvalidArgument: not JSON, not an object, nested too deeply, too many lists, objects or
@@ -45,11 +53,30 @@ def loads(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidArgument(f"the body is not valid JSON: {error}") from None
+        if not nonfinite or not _TOKENS.search(body):
+            raise InvalidArgument(f"the body is not valid JSON: {error}") from None
+        document = _with_tokens(body)
     if not isinstance(document, dict):
         raise InvalidArgument("the body must be a JSON object")
     if marks.size - brackets.size != _count_keys(document):
         raise InvalidArgument("a key stands twice in one JSON object")
+    return document
+
+
+def _with_tokens(body: bytes) -> Any:
+    """Parses what orjson refuses; the depth has been checked."""
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("number out of range")
+        return value
+
+    try:
+        document = json.loads(body.decode(), parse_float=finite)
+        orjson.dumps(document)  # refuses half of a surrogate pair, and integers beyond 64 bits
+    except (ValueError, TypeError):
+        raise InvalidArgument("the body is not valid JSON") from None
     return document
 
 
@@ -76,7 +103,9 @@ def _count_keys(value: Any) -> int:
     return 0
 
 
-def to_array(name: str, dtype: str, values: Any, target: np.dtype[Any]) -> Tensor:
+def to_array(
+    name: str, dtype: str, values: Any, target: np.dtype[Any], *, nonfinite: bool = False
+) -> Tensor:
     """Makes an array of JSON values, flat or nested, without changing any of them.
 
     Args:
@@ -84,6 +113,7 @@ def to_array(name: str, dtype: str, values: Any, target: np.dtype[Any]) -> Tenso
         dtype: the protocol's name of the element type.
         values: a JSON list (or a single value).
         target: its numpy dtype.
+        nonfinite: whether NaN and infinity among the values may stay.
 
     Raises:
         InvalidArgument: a value is of another kind, or does not fit; or the nesting is ragged.
@@ -105,7 +135,12 @@ def to_array(name: str, dtype: str, values: Any, target: np.dtype[Any]) -> Tenso
             raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold")
     with np.errstate(over="ignore"):
         array: Tensor = found.astype(target)
-    if target.kind not in "biu" and not np.isfinite(array.astype(np.float64)).all():
+    if target.kind in "biu":
+        return array
+    fine = np.isfinite(array.astype(np.float64))
+    if nonfinite and not fine.all():
+        fine |= ~np.isfinite(found.astype(np.float64))
+    if not fine.all():
         raise InvalidArgument(f"input '{name}' has a value that {dtype} cannot hold")
     return array
 

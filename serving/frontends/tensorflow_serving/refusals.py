@@ -43,14 +43,15 @@ def explain(error: CrossfadeError, plane: DataPlane, query: Query) -> CrossfadeE
         return error
     try:
         _, signature = signature_of(model_spec.facts(plane, query.ref), query.signature)
-        _check_inputs(signature, [raw.name for raw in query.inputs])
+        check_inputs(signature, [raw.name for raw in query.inputs])
         _check_filter(signature, query.outputs)
     except CrossfadeError as better:
         return better
     return error
 
 
-def _check_inputs(signature: Signature, sent: Iterable[str]) -> None:
+def check_inputs(signature: Signature, sent: Iterable[str]) -> None:
+    """Raises InvalidArgument unless the inputs are those of the signature."""
     names = set(sent)
     known = {spec.name for spec in signature.inputs}
     missing = {spec.name for spec in signature.inputs if not spec.optional} - names

@@ -11,6 +11,7 @@ from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import (
     describe,
     examples,
+    fit,
     inference,
     model_spec,
     predict_codec,
@@ -33,12 +34,14 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
     """The RPCs of both services over ``plane``."""
 
     def predict(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
-        return _together(
-            asked,
-            predict_codec.to_query,
-            plane.infer,
-            lambda query, result: _predicted(plane, query, result),
-        )
+        def ask(message: PredictMessage, call: Call) -> tuple[Query, bool]:
+            query = predict_codec.to_query(message, call)
+            return query, _widened(plane, query)
+
+        def answer(query: tuple[Query, bool], result: InferResult) -> bytes | CrossfadeError:
+            return _predicted(plane, *query, result)
+
+        return _together(asked, ask, lambda found: plane.infer([q for q, _ in found]), answer)
 
     def with_examples(method: results.Method, response: Any) -> Callable[[_Asked], _Answers]:
         def ask(request: Any, call: Call) -> Task:
@@ -126,9 +129,23 @@ def _together(
     return answers
 
 
-def _predicted(plane: DataPlane, query: Query, result: InferResult) -> bytes | CrossfadeError:
+def _widened(plane: DataPlane, query: Query) -> bool:
+    """Gives the inputs a last dimension that they lack; what is wrong with them the door says."""
+    try:
+        served = model_spec.facts(plane, query.ref)
+        _, signature = refusals.signature_of(served, query.signature)
+    except CrossfadeError:
+        return False
+    return fit.widen(query.inputs, signature)
+
+
+def _predicted(
+    plane: DataPlane, query: Query, narrow: bool, result: InferResult
+) -> bytes | CrossfadeError:
     if isinstance(result, CrossfadeError):
         return refusals.explain(result, plane, query)
+    if narrow:
+        result = fit.narrow(result)
     return predict_codec.encode(result, query.signature or result.model.default_signature)
 
 

@@ -1,0 +1,128 @@
+"""``:predict``: rows (``instances`` to ``predictions``) or columns (``inputs`` to ``outputs``)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from crossfade.runtimes.core.errors import InvalidArgument, escape
+from crossfade.runtimes.core.model import Cancellation, InferResponse, ModelRef, Signature
+from crossfade.serving.dataplane.door import Query
+from crossfade.serving.frontends.tensorflow_serving import fit, refusals
+from crossfade.serving.frontends.tensorflow_serving.json_values import (
+    dumps,
+    is_bytes,
+    plain,
+    to_raw,
+)
+
+Columns = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """One request.
+
+    Attributes:
+        queries: one, or one for each row where the model takes a single row.
+        rows: how many, in the row format; ``None`` in the columnar one.
+        narrow: the inputs were widened, so that the outputs are to be narrowed.
+    """
+
+    queries: Sequence[Query]
+    rows: int | None
+    narrow: bool
+
+    def encode(self, responses: Sequence[InferResponse]) -> bytes:
+        """The JSON of the answers; raises as ``json_values.plain`` does, and InvalidArgument."""
+        answers = [fit.narrow(r) if self.narrow else r for r in responses]
+        outputs = dict(answers[0].outputs)
+        if len(answers) > 1:
+            outputs = {n: np.concatenate([a.outputs[n] for a in answers]) for n in outputs}
+        if self.rows is None:
+            values, odd = plain(outputs)
+            only = next(iter(values.values())) if len(values) == 1 else values
+            return dumps({"outputs": only}, odd)
+        for name, array in outputs.items():
+            if array.shape[:1] != (self.rows,):
+                raise InvalidArgument(
+                    f"Tensor name: {name} has inconsistent batch size:"
+                    f" {array.shape[0] if array.ndim else 'none'} expecting: {self.rows};"
+                    " send 'inputs' instead of 'instances'"
+                )
+        values, odd = plain(outputs)
+        if len(values) == 1:
+            (predictions,) = values.values()
+        else:
+            predictions = [{n: v[row] for n, v in values.items()} for row in range(self.rows)]
+        return dumps({"predictions": predictions}, odd)
+
+
+def ask(
+    document: Mapping[str, Any],
+    ref: ModelRef,
+    name: str,
+    signature: Signature,
+    cancelled: Cancellation,
+) -> Asked:
+    """Makes queries of a body.
+
+    Raises:
+        InvalidArgument: it has neither or both formats, or values that do not fit.
+    """
+    if ("instances" in document) == ("inputs" in document):
+        raise InvalidArgument("the body must have either 'instances' or 'inputs', and not both")
+    rows = None
+    if "instances" in document:
+        instances = document["instances"]
+        if not isinstance(instances, list) or not instances:
+            raise InvalidArgument("'instances' must be a list that is not empty")
+        rows = len(instances)
+        columns = _rows(instances, signature)
+    else:
+        columns = _columns(document["inputs"], signature)
+    refusals.check_inputs(signature, columns)
+    parts = [columns]
+    if rows and rows > 1 and _takes_one(signature):
+        parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
+    specs = {spec.name: spec for spec in signature.inputs}
+    queries: list[Query] = []
+    widened = False
+    for part in parts:
+        raws = [to_raw(specs[column], values) for column, values in part.items()]
+        widened |= fit.widen(raws, signature)
+        queries.append(Query(ref, raws, (), name, cancelled=cancelled))
+    return Asked(queries, rows, widened)
+
+
+def _rows(instances: Sequence[Any], signature: Signature) -> Columns:
+    first = instances[0]
+    if not isinstance(first, dict) or is_bytes(first):
+        return {_only(signature, "'instances' is a list of values"): instances}
+    for instance in instances:
+        if not isinstance(instance, dict) or instance.keys() != first.keys():
+            raise InvalidArgument("'instances' must be objects with the same keys")
+    return {name: [instance[name] for instance in instances] for name in first}
+
+
+def _columns(inputs: Any, signature: Signature) -> Columns:
+    if isinstance(inputs, dict) and not is_bytes(inputs):
+        return inputs
+    return {_only(signature, "'inputs' is a value"): inputs}
+
+
+def _only(signature: Signature, what: str) -> str:
+    """The input that is meant where none is named."""
+    needed = [spec.name for spec in signature.inputs if not spec.optional]
+    if len(needed) != 1:
+        names = ", ".join(escape(name) for name in needed)
+        raise InvalidArgument(f"{what}, but the signature has several inputs: {names}")
+    return needed[0]
+
+
+def _takes_one(signature: Signature) -> bool:
+    """Whether all inputs are of exactly one row, as those of many TFLite files are."""
+    return all(spec.shape and spec.shape[0] == 1 for spec in signature.inputs)

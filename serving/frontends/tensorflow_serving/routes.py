@@ -1,0 +1,138 @@
+"""TensorFlow Serving's REST API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    FailedPrecondition,
+    InvalidArgument,
+    escape,
+)
+from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.frontends.tensorflow_serving import (
+    describe,
+    examples,
+    inference,
+    json_examples,
+    json_predict,
+    model_spec,
+    refusals,
+)
+from crossfade.serving.frontends.tensorflow_serving.json_values import dumps
+from crossfade.serving.frontends.tensorflow_serving.results import CLASSIFY, REGRESS, Method
+from crossfade.serving.tensors.strict_json import loads
+from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
+from crossfade.serving.wire import POOL
+from crossfade.serving.wire import tf_serving as wire
+
+_WHICH = r"(?:/versions/(?P<version>[0-9]{1,19}))?(?:/labels/(?P<label>[^/:]+))?"
+_MODEL = rf"/v1/models/(?P<model>[^/:]+){_WHICH}"
+Parts = Mapping[str, str]
+_Answer = Callable[[HttpRequest, Parts], HttpResponse]
+
+
+def table(plane: DataPlane) -> list[Route]:
+    """The routes over ``plane``; what no other one of them matches is a malformed request."""
+
+    def predict(request: HttpRequest, parts: Parts) -> HttpResponse:
+        document = loads(request.body, nonfinite=True)
+        ref = _ref(parts)
+        served = model_spec.facts(plane, ref)
+        name, signature = refusals.signature_of(served, _signature_name(document))
+        asked = json_predict.ask(document, ref, name, signature, request.cancelled)
+        responses = []
+        for query, result in zip(asked.queries, plane.infer(asked.queries), strict=True):
+            if isinstance(result, CrossfadeError):
+                raise refusals.explain(result, plane, query)
+            responses.append(result)
+        return HttpResponse(body=asked.encode(responses), compressible=True)
+
+    def with_examples(method: Method) -> _Answer:
+        def answer(request: HttpRequest, parts: Parts) -> HttpResponse:
+            document = loads(request.body, nonfinite=True)
+            task = inference.task(
+                plane,
+                method,
+                _ref(parts),
+                signature_name=_signature_name(document),
+                serialized=examples.serialized(json_examples.to_input(document)),
+                deadline_s=None,
+                cancelled=request.cancelled,
+            )
+            (result,) = inference.run(plane, (task,))
+            if isinstance(result, CrossfadeError):
+                raise result
+            results = json_examples.results(task.result(result))
+            return HttpResponse(body=dumps({"results": results}, True), compressible=True)
+
+        return answer
+
+    def metadata(_: HttpRequest, parts: Parts) -> HttpResponse:
+        found = describe.metadata(plane, _ref(parts))
+        signatures = wire.SignatureDefMap()
+        found.metadata[describe.SIGNATURE_DEF].Unpack(signatures)
+        shown = {describe.SIGNATURE_DEF: _plain(signatures)}
+        return _json({"model_spec": _plain(found.model_spec), "metadata": shown})
+
+    def status(_: HttpRequest, parts: Parts) -> HttpResponse:
+        return _json(_plain(describe.status(plane, _ref(parts))))
+
+    routes = [
+        Route("POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict)),
+        Route("POST", f"{_MODEL}:classify", Access.INFER, _in_its_codes(with_examples(CLASSIFY))),
+        Route("POST", f"{_MODEL}:regress", Access.INFER, _in_its_codes(with_examples(REGRESS))),
+        Route("GET", f"{_MODEL}/metadata", Access.READ, metadata),
+        Route("GET", _MODEL, Access.READ, status),
+    ]
+    rest = r"/v1/models(?:/.*)?"
+    routes += [Route(method, rest, Access.READ, _malformed) for method in ("GET", "POST")]
+    return routes
+
+
+def _in_its_codes(answer: _Answer) -> _Answer:
+    def translated(request: HttpRequest, parts: Parts) -> HttpResponse:
+        try:
+            return answer(request, parts)
+        except FailedPrecondition as error:  # 400 here, 409 in other protocols
+            raise InvalidArgument(error.message) from None
+
+    return translated
+
+
+def _malformed(request: HttpRequest, _: Parts) -> HttpResponse:
+    path = re.sub(r"[^\x21-\x7e]", lambda found: escape(found[0]), request.path[:128])
+    raise InvalidArgument(f"Malformed request: {request.method} {path}")
+
+
+def _ref(parts: Parts) -> ModelRef:
+    version, label = parts.get("version"), parts.get("label")
+    if version and label:
+        raise InvalidArgument("Malformed request: both a version and a version label")
+    return ModelRef(parts["model"], int(version) if version else None, label)
+
+
+def _signature_name(document: Mapping[str, Any]) -> str | None:
+    name = document.get("signature_name")
+    if name is not None and not isinstance(name, str):
+        raise InvalidArgument("'signature_name' must be a string")
+    return name or None
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        descriptor_pool=POOL,
+    )
+
+
+def _json(document: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(body=dumps(document, False))
