@@ -30,7 +30,6 @@ ADMIN = {
     "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
     "/inference.GRPCInferenceService/TraceSetting",
     "/inference.GRPCInferenceService/LogSettings",
-    "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
     "/v2/trace/setting",
     "/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?/trace/setting",
     "/v2/logging",
