@@ -13,10 +13,6 @@ from crossfade.runtimes.core.errors import InvalidArgument
 _FIXED = {1: 8, 5: 4}  # bytes of the wire types that have a fixed size
 
 
-class TooManyFields(InvalidArgument):
-    """More than were to be looked at one by one."""
-
-
 def parse(kind: Any, message: bytes | memoryview) -> Any:
     """Parses any message; raises InvalidArgument if these bytes are none of that kind."""
     try:
@@ -30,7 +26,7 @@ def walk(view: memoryview, limit: int) -> Iterator[tuple[int, int, int, int]]:
     """Yields the tag, where the field begins, and where its content begins and ends.
 
     Raises:
-        TooManyFields: there are more than ``limit``.
+        InvalidArgument: there are more than ``limit``.
         IndexError: it is not of the form that serialisers write; a parser may still read it.
     """
     at, size = 0, len(view)
@@ -53,7 +49,7 @@ def walk(view: memoryview, limit: int) -> Iterator[tuple[int, int, int, int]]:
         yield tag, at, start, end
         at = end
     if at != size:
-        raise TooManyFields(f"the request has more than {limit} fields")
+        raise InvalidArgument(f"the request has more than {limit} fields")
 
 
 def varint(view: memoryview, at: int) -> tuple[int, int]:

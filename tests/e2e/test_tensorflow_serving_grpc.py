@@ -125,6 +125,8 @@ def test_predict(stub: Any) -> None:
     [
         ("saved_model_half_plus_two_2_versions", (3, 1), [2.5, 3.0, 4.5]),
         ("saved_model_half_plus_three", (3, 1), [3.5, 4.0, 5.5]),
+        ("saved_model_half_plus_three", (3,), [3.5, 4.0, 5.5]),
+        ("saved_model_half_plus_two_2_versions", (3,), [2.5, 3.0, 4.5]),
         ("saved_model_half_plus_two_tf2_cpu", (1,), [2.5]),
     ],
 )
@@ -134,7 +136,9 @@ def test_predict_with_other_forms(
     request = asking(predict_pb2.PredictRequest, name)
     x = np.array([1, 2, 5], np.float32)[: shape[0]].reshape(shape)
     request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
-    assert list(stub.Predict(request, timeout=10).outputs["y"].float_val) == expected
+    answer = stub.Predict(request, timeout=10).outputs["y"]
+    assert list(answer.float_val) == expected
+    assert tf.make_ndarray(answer).shape == shape
 
 
 @pytest.mark.parametrize("fields", [{"float_val": [1, 2, 5]}, {"float_val": [2]}, {}])

@@ -11,7 +11,12 @@ from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import Signature, Tensor, TensorSpec
 from crossfade.serving.tensors.raw import RawTensor
+from crossfade.serving.wire.fields import parse, walk
 
+# An example of two bytes becomes an object of hundreds: so many are allowed in a large message.
+_MAX_EXAMPLES: Final = 16 * 1024
+_LARGE_BYTES: Final = 16 * 1024
+_INPUT: Final = 0x12  # field 2 of each request that has examples
 # Which kinds of feature an input takes, by kind of its numpy dtype.
 _TAKEN: Final = {
     "O": ("bytes_list",),
@@ -21,6 +26,29 @@ _TAKEN: Final = {
     "u": ("int64_list",),
     "b": ("int64_list",),
 }
+
+
+def decode(kind: Any, message: bytes | memoryview) -> Any:
+    """Parses a request with examples.
+
+    Raises:
+        InvalidArgument: these bytes are none, or there are too many examples.
+    """
+    if len(message) > _LARGE_BYTES:
+        view = memoryview(message)
+        try:
+            for tag, _, start, end in walk(view, _MAX_EXAMPLES):
+                if tag == _INPUT:
+                    _check_number(view[start:end])
+        except IndexError:
+            raise InvalidArgument("the request is of no form that clients use") from None
+    return parse(kind, message)
+
+
+def _check_number(view: memoryview) -> None:
+    for _, _, start, end in walk(view, _MAX_EXAMPLES):
+        for _ in walk(view[start:end], _MAX_EXAMPLES):
+            pass
 
 
 def serialized(message: Any) -> list[bytes]:

@@ -24,13 +24,13 @@ from crossfade.serving.frontends.tensorflow_serving.tensor_codec import (
 from crossfade.serving.transport.calls import Buffer, Call
 from crossfade.serving.wire import tf_framework as framework
 from crossfade.serving.wire import tf_serving as wire
-from crossfade.serving.wire.fields import TooManyFields, parse, varint_bytes, walk
+from crossfade.serving.wire.fields import parse, varint_bytes, walk
 
 # Messages above this have their tensors cut out instead of parsed.
 _CUT_ABOVE_BYTES: Final = 16 * 1024
-# A field of two bytes becomes an object of hundreds.
+# A field of two bytes becomes an object of hundreds; each string of a tensor is a field.
 _MAX_INPUTS: Final = 16 * 1024
-_MAX_FIELDS: Final = 64
+_MAX_FIELDS: Final = 64 * 1024
 _MAX_SHAPE_BYTES: Final = 4096
 _SPEC, _NAME, _LONG = 0x0A, 0x0A, 0x80
 _INPUT: Final = 0x12  # PredictRequest.inputs, length-delimited
@@ -101,17 +101,19 @@ def _entry(view: memoryview) -> tuple[str, Any, Cut]:
 def _tensor(view: memoryview) -> tuple[Any, Cut]:
     rest: list[memoryview] = []
     cut: dict[int, memoryview] = {}
-    try:
-        for tag, at, start, end in walk(view, _MAX_FIELDS):
-            if tag == _SHAPE and end - start > _MAX_SHAPE_BYTES:
+    kept = shape_bytes = 0
+    for tag, at, start, end in walk(view, _MAX_FIELDS):
+        if tag == _SHAPE:
+            shape_bytes += end - start
+            if shape_bytes > _MAX_SHAPE_BYTES:
                 raise InvalidArgument("an input has too many dimensions")
-            field = _BULK.get(tag)
-            if field is None or field in cut:
-                rest.append(view[at:end])
-            elif end > start:
-                cut[field] = view[start:end]
-    except TooManyFields:  # strings, each of them a field, or values that are not packed
-        return parse(framework.TensorProto, view), NO_CUT
+        field = _BULK.get(tag)
+        if field is None or field in cut or start == end:
+            continue
+        rest.append(view[kept:at])
+        cut[field] = view[start:end]
+        kept = end
+    rest.append(view[kept:])
     return parse(framework.TensorProto, b"".join(rest)), cut
 
 

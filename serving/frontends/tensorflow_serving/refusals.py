@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable
+from typing import Final
 
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
@@ -20,6 +21,9 @@ from crossfade.runtimes.core.model import Signature
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import model_spec
 from crossfade.serving.lifecycle.served import Served
+
+_MAX_TEXT: Final = 1024
+_MAX_NAMES: Final = 256
 
 
 def signature_of(served: Served, name: str | None) -> tuple[str, Signature]:
@@ -56,7 +60,7 @@ def check_inputs(signature: Signature, sent: Iterable[str]) -> None:
     known = {spec.name for spec in signature.inputs}
     missing = {spec.name for spec in signature.inputs if not spec.optional} - names
     if names - known or missing:
-        raise InvalidArgument(
+        raise _invalid(
             f"input size does not match signature: {len(names)}!={len(known)}"
             f" len({_set(names)}) != len({_set(known)})."
             f" Sent extra: {_set(names - known)}. Missing but required: {_set(missing)}."
@@ -67,7 +71,7 @@ def _check_filter(signature: Signature, wanted: Iterable[str]) -> None:
     known = {spec.name for spec in signature.outputs}
     for name, times in collections.Counter(wanted).items():
         if name not in known:
-            raise InvalidArgument(
+            raise _invalid(
                 f"output tensor alias not found in signature: {escape(name)} Outputs expected to"
                 f" be in the set {_set(known)}."
             )
@@ -75,8 +79,10 @@ def _check_filter(signature: Signature, wanted: Iterable[str]) -> None:
             raise InvalidArgument(f"duplicate output tensor alias: {escape(name)}")
 
 
+def _invalid(text: str) -> InvalidArgument:
+    """Cut as TensorFlow Serving cuts it: gRPC sends messages as headers, which have a limit."""
+    return InvalidArgument(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...TRUNCATED")
+
+
 def _set(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    return (
-        "{" + ",".join(escape(name) for name in shown[:32]) + (",..." if shown[32:] else "") + "}"
-    )
+    return "{" + ",".join(escape(name) for name in sorted(names)[:_MAX_NAMES]) + "}"

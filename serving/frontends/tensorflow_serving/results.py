@@ -80,7 +80,9 @@ def _classification(response: InferResponse, names: tuple[str, ...], rows: int) 
     texts = scores = None
     for name in names:
         array = _matrix(name, response.outputs[name], rows)
-        if array.dtype == np.object_:
+        if (array.dtype == np.object_) is not (name == _CLASSES):
+            raise InvalidArgument("Expected 'classes' to be strings and 'scores' to be numbers")
+        if name == _CLASSES:
             texts = array
         else:
             scores = array.astype(np.float32)

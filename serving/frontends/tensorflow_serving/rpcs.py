@@ -89,17 +89,19 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
     infer, read = Access.INFER, Access.READ
     classify = with_examples(results.CLASSIFY, wire.ClassificationResponse)
     regress = with_examples(results.REGRESS, wire.RegressionResponse)
+    multi, of_examples = each(multi_inference), examples.decode
     return [
         Rpc(f"/{PREDICTION}/Predict", infer, predict_codec.decode, predict, bytes, is_quick),
-        _rpc(PREDICTION, "Classify", infer, wire.ClassificationRequest, classify),
-        _rpc(PREDICTION, "Regress", infer, wire.RegressionRequest, regress),
+        _rpc(f"{PREDICTION}/Classify", infer, wire.ClassificationRequest, classify, of_examples),
+        _rpc(f"{PREDICTION}/Regress", infer, wire.RegressionRequest, regress, of_examples),
+        _rpc(f"{PREDICTION}/MultiInference", infer, wire.MultiInferenceRequest, multi, of_examples),
+        _rpc(f"{PREDICTION}/GetModelMetadata", read, wire.GetModelMetadataRequest, each(metadata)),
+        _rpc(f"{MODEL}/GetModelStatus", read, wire.GetModelStatusRequest, each(status)),
         _rpc(
-            PREDICTION, "MultiInference", infer, wire.MultiInferenceRequest, each(multi_inference)
-        ),
-        _rpc(PREDICTION, "GetModelMetadata", read, wire.GetModelMetadataRequest, each(metadata)),
-        _rpc(MODEL, "GetModelStatus", read, wire.GetModelStatusRequest, each(status)),
-        _rpc(
-            MODEL, "HandleReloadConfigRequest", Access.ADMIN, wire.ReloadConfigRequest, each(reload)
+            f"{MODEL}/HandleReloadConfigRequest",
+            Access.ADMIN,
+            wire.ReloadConfigRequest,
+            each(reload),
         ),
     ]
 
@@ -181,13 +183,17 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
 
 
 def _rpc(
-    service: str, name: str, access: Access, request: Any, handle: Callable[[_Asked], _Answers]
+    path: str,
+    access: Access,
+    request: Any,
+    handle: Callable[[_Asked], _Answers],
+    read: Callable[[Any, Buffer], Any] = parse,
 ) -> Rpc[Any, Any]:
     def decode(message: Buffer) -> Any:
-        return parse(request, message)
+        return read(request, message)
 
     def encode(response: Any) -> bytes:
         data: bytes = response.SerializeToString()
         return data
 
-    return Rpc(f"/{service}/{name}", access, decode, handle, encode)
+    return Rpc(f"/{path}", access, decode, handle, encode)

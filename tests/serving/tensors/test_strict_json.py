@@ -337,3 +337,21 @@ def test_texts_arrive_as_utf8_in_order(texts: list[str]) -> None:
 def test_what_is_no_text(values: Any) -> None:
     with pytest.raises(InvalidArgument, match="input 'x' has a value that is not a string"):
         to_array("x", "BYTES", values, NUMPY["BYTES"])
+
+
+def test_tokens_that_json_does_not_have() -> None:
+    found = loads(b'{"a": [NaN, Infinity, -Infinity, 1.5, "NaN"]}', nonfinite=True)["a"]
+    assert found[0] != found[0]
+    assert found[1:] == [float("inf"), float("-inf"), 1.5, "NaN"]
+    for bad in (
+        b"NaN",
+        b'{"a": [NaN, 1e999]}',
+        b'{"a": NaN, "a": 1}',
+        b'{"a": NaN, "b": "\\ud800"}',
+    ):
+        with pytest.raises(InvalidArgument):
+            loads(bad, nonfinite=True)
+    with pytest.raises(InvalidArgument):
+        loads(b'{"a": NaN}')
+    with pytest.raises(InvalidArgument, match="depth"):
+        loads(b'{"a": NaN, "b": ' + b"[" * 100 + b"]" * 100 + b"}", nonfinite=True)
