@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import TensorProto
 
 from tests.conftest import ServerProcess
 from tests.e2e.hostile import LEAK
+from tests.e2e.test_real_files import picture
 from tests.runtimes.onnx_models import model, node, value
 
 HALF = "/v1/models/saved_model_half_plus_two_cpu"
@@ -225,15 +227,14 @@ def test_metadata(half: ServerProcess, shared: Path) -> None:
 
 
 def without_names(value: Any) -> Any:
-    """Tensors without their names within the graph, which are not shown, and without shapes that
-    the SignatureDef declares otherwise than the graph has them."""
-    if isinstance(value, list):
-        return [without_names(item) for item in value]
+    """The document without the names of tensors within the graph, which are not shown."""
     if not isinstance(value, dict):
         return value
-    if "dtype" in value:
-        return value["dtype"]
-    return {key: without_names(item) for key, item in value.items()}
+    return {
+        key: without_names(item)
+        for key, item in value.items()
+        if not (key == "name" and "dtype" in value)
+    }
 
 
 def test_metrics(server: ServerProcess) -> None:
@@ -242,3 +243,28 @@ def test_metrics(server: ServerProcess) -> None:
     assert status == 200
     assert ':tensorflow:serving:request_count{model_name="text",status="OK"}' in text
     assert 'crossfade_requests_total{code="OK",model="text",version="1"}' in text
+
+
+# -- an export of AutoML, through a runtime that is not TensorFlow -------------------------------
+
+
+def test_flowers_of_automl(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "flowers").symlink_to(shared / "automl-vision-edge" / "flowers")
+    paths = sorted((shared / "automl-vision-edge" / "flowers" / "images").glob("*.jpg"))[::2]
+    pictures = [picture(path, 224)[0].tolist() for path in paths]
+    names = [path.name.partition("_")[0] for path in paths]
+    started = ServerProcess("--model-repository", str(tmp_path))
+    try:
+        status, got = call(started, "/v1/models/flowers:predict", {"instances": pictures})
+        assert status == 200
+        labels = (shared / "automl-vision-edge" / "flowers" / "dict.txt").read_text().split()
+        best = [labels[row.index(max(row))] for row in got["predictions"]]
+        assert [label.startswith(name) for label, name in zip(best, names, strict=True)] == [
+            True
+        ] * 3
+        flat = np.ravel(pictures[0]).tolist()
+        status, got = call(started, "/v1/models/flowers:classify", {"examples": [{"image": flat}]})
+        ((label, _), *_) = sorted(got["results"][0], key=lambda pair: -pair[1])
+        assert (status, label) == (200, best[0])
+    finally:
+        assert started.stop() == 0

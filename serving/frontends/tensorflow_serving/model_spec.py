@@ -22,7 +22,8 @@ def to_ref(request: Any) -> ModelRef:
     spec = request.model_spec
     if not spec.name:
         raise InvalidArgument("ModelSpec has no name specified.")
-    version = spec.version.value if spec.HasField("version") else None
+    # No version is 0; OpenVINO's client writes it where it means the latest.
+    version = (spec.version.value or None) if spec.HasField("version") else None
     label = spec.version_label or None
     if version is not None and label is not None:
         raise InvalidArgument("ModelSpec has both a version and a version label.")

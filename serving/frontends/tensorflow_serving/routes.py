@@ -115,7 +115,8 @@ def _ref(parts: Parts) -> ModelRef:
     version, label = parts.get("version"), parts.get("label")
     if version and label:
         raise InvalidArgument("Malformed request: both a version and a version label")
-    return ModelRef(parts["model"], int(version) if version else None, label)
+    # As in ``model_spec.to_ref``, 0 is the latest.
+    return ModelRef(parts["model"], int(version or 0) or None, label)
 
 
 def _signature_name(document: Mapping[str, Any]) -> str | None:
