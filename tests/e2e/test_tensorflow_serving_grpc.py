@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from crossfade.serving.wire.fields import varint_bytes
 from tests.conftest import ServerProcess
 from tests.runtimes.onnx_models import model, node, value
 
@@ -297,7 +298,19 @@ def test_garbage(channel: Any, server: ServerProcess) -> None:
     before = server.rss_mib
     for message in (b"\xff" * 30, b"\x12\x00" * 20_000, b"\xff" * 50_000, b"\x12\xff\x7f" * 9000):
         refused(call, message, CODE.INVALID_ARGUMENT, "")
+    classify = channel.unary_unary("/tensorflow.serving.PredictionService/Classify")
+    examples_ = wrapped(0x12, wrapped(0x0A, b"\x0a\x00" * 5_000_000))
+    refused(classify, examples_, CODE.INVALID_ARGUMENT, "more than 16384")
+    dims = wrapped(0x12, wrapped(0x12, wrapped(0x12, b"\x12\x00" * 5_000_000)))
+    refused(call, dims, CODE.INVALID_ARGUMENT, "too many dimensions")
+    strings = wrapped(0x12, wrapped(0x12, b"\x42\x00" * 5_000_000))
+    refused(call, strings, CODE.INVALID_ARGUMENT, "more than 65536")
     assert server.rss_mib - before < 64
+
+
+def wrapped(tag: int, content: bytes) -> bytes:
+    """A field of that tag with this content."""
+    return bytes([tag]) + varint_bytes(len(content)) + content
 
 
 # -- Classify, Regress, MultiInference ----------------------------------------------------------
