@@ -268,3 +268,18 @@ def test_flowers_of_automl(shared: Path, tmp_path: Path) -> None:
         assert (status, label) == (200, best[0])
     finally:
         assert started.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saved_model_half_plus_two_tf2_cpu",
+        "saved_model_half_plus_two_2_versions",
+        "saved_model_half_plus_two_tflite",
+        "saved_model_half_plus_two_tflite_with_sigdef",
+    ],
+)
+def test_numbers_in_a_row_for_every_form(half: ServerProcess, name: str) -> None:
+    """As the documentation of TensorFlow Serving sends them, whatever shape was exported."""
+    body = {"instances": [1.0, 2.0, 5.0]}
+    assert call(half, f"/v1/models/{name}:predict", body) == (200, {"predictions": [2.5, 3.0, 4.5]})

@@ -116,10 +116,11 @@ def _columns(inputs: Any, signature: Signature) -> Columns:
 
 def _only(signature: Signature, what: str) -> str:
     """The input that is meant where none is named."""
-    needed = [spec.name for spec in signature.inputs if not spec.optional]
+    names = [spec.name for spec in signature.inputs]
+    needed = [spec.name for spec in signature.inputs if not spec.optional] or names
     if len(needed) != 1:
-        names = ", ".join(escape(name) for name in needed)
-        raise InvalidArgument(f"{what}, but the signature has several inputs: {names}")
+        shown = ", ".join(escape(name) for name in names)
+        raise InvalidArgument(f"{what}, but the signature has several inputs: {shown}")
     return needed[0]
 
 
