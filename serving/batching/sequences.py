@@ -37,6 +37,7 @@ from crossfade.runtimes.core.model import (
 from crossfade.serving.config.model_config import SequenceControl, Sequencing
 
 SequenceId = int | str
+_ID_DTYPES = frozenset({"UINT64", "INT64", "UINT32", "INT32", "BYTES"})
 
 
 class _Sequence:
@@ -260,9 +261,7 @@ class Sequenced:
 def _check_control(control: SequenceControl, spec: TensorSpec) -> None:
     if control.kind != "corrid" and spec.dtype == "BYTES":
         raise LoadFailed(f"sequence: the control '{spec.name}' cannot be BYTES")
-    if control.kind == "corrid" and spec.dtype not in (
-        *("UINT64", "INT64", "UINT32", "INT32", "BYTES"),
-    ):
+    if control.kind == "corrid" and spec.dtype not in _ID_DTYPES:
         raise LoadFailed(f"sequence: a correlation id cannot be {spec.dtype}")
 
 
