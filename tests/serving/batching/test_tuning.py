@@ -157,3 +157,12 @@ def test_an_error_of_the_model_ends_it() -> None:
 
     with pytest.raises(ValueError, match="not this shape"):
         measure(run, 8)
+
+
+def test_a_disturbed_first_measurement_leads_to_no_large_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disturbed = iter([3, 3, 3])
+    clock, curve = measured(monkeypatch, lambda rows: 0.004 * rows * next(disturbed, 1))
+    assert max(clock.runs) == 2
+    assert choose(curve) == (1, 0.0)
