@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from crossfade.runtimes.core.errors import (
@@ -103,6 +102,23 @@ def unknown_model(name: str) -> CrossfadeError:
     return NotFound(f"Request for unknown model: '{escape(name)}' is not found")
 
 
+def is_model(names: Iterable[str]) -> bool:
+    """Whether a folder is one model's, by the names in it (a folder's ends in ``/``).
+
+    It then has a configuration, version folders, or something that a runtime opens; a repository
+    has folders with other names than numbers, and no more.
+    """
+    found = set(names)
+    if found & {OWN_CONFIG, TRITON_CONFIG}:
+        return True
+    return any(map(_is_version_folder, found)) or _is_opened(found)
+
+
+def _is_version_folder(name: str) -> bool:
+    number = name.removesuffix("/")
+    return number != name and _VERSION.fullmatch(number) is not None and 0 < int(number)
+
+
 def read_model(
     name: str, files: Mapping[str, FileInfo], read: Callable[[str], bytes]
 ) -> ModelFiles:
@@ -153,10 +169,11 @@ def _read_config(files: Mapping[str, FileInfo], read: Callable[[str], bytes]) ->
 def _is_version(files: Mapping[str, FileInfo], config: ModelConfig) -> bool:
     """Whether the model's folder itself holds something that a runtime opens."""
     names = {path.partition("/")[0] + ("/" if "/" in path else "") for path in files}
-    if config.default_filename in names:
-        return True
-    patterns = [pattern for entry in entries().values() for pattern in entry.patterns]
-    return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+    return config.default_filename in names or _is_opened(names)
+
+
+def _is_opened(names: Iterable[str]) -> bool:
+    return any(entry.opens(name) for name in names for entry in entries().values())
 
 
 def _fingerprint(files: Mapping[str, FileInfo]) -> str:

@@ -22,6 +22,7 @@ from crossfade.serving.repository.layout import (
     ModelFiles,
     VersionFiles,
     check_name,
+    is_model,
     read_model,
 )
 
@@ -54,45 +55,61 @@ class Source(Protocol):
 
 
 class LocalSource:
-    """A repository in a local folder."""
+    """A repository in a local folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        only: the folder is no repository but one model's, which has this name.
+    """
+
+    def __init__(self, root: Path, only: str = "") -> None:
         self._root = root
+        self._only = only
 
     def names(self) -> list[str]:
         """See ``Source.names``."""
+        if self._only:
+            return [self._only]
         return sorted(p.name for p in self._root.iterdir() if p.is_dir() and _is_name(p.name))
 
     def read(self, name: str) -> ModelFiles:
         """See ``Source.read``."""
-        folder = self._root / check_name(name)
-        if not folder.is_dir():
+        folder = self._folder(check_name(name))
+        if not folder.is_dir() or self._only not in ("", name):
             raise NotFound(f"the model repository has no model '{name}'")
         return read_folder(name, folder)
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``: nothing to copy."""
-        return self._root / model.name / version.folder
+        return self._folder(model.name) / version.folder
+
+    def _folder(self, name: str) -> Path:
+        return self._root if self._only else self._root / name
 
 
 class RemoteSource:
-    """A repository behind an fsspec file system (``gs://``, ``s3://``, ``memory://`` …)."""
+    """A repository behind an fsspec file system (``gs://``, ``s3://``, ``memory://`` …).
 
-    def __init__(self, file_system: Any, root: str, cache: Path) -> None:
+    Args:
+        only: the folder is no repository but one model's, which has this name.
+    """
+
+    def __init__(self, file_system: Any, root: str, cache: Path, only: str = "") -> None:
         self._fs = file_system
         self._root = root.rstrip("/")
         self._cache = cache
+        self._only = only
 
     def names(self) -> list[str]:
         """See ``Source.names``."""
+        if self._only:
+            return [self._only]
         self._fs.invalidate_cache()
         found = self._fs.ls(self._root, detail=True)
-        folders = (e["name"].rstrip("/").rpartition("/")[2] for e in found if _is_folder(e))
-        return sorted(filter(_is_name, folders))
+        return sorted(filter(_is_name, (_last(entry) for entry in found if _is_folder(entry))))
 
     def read(self, name: str) -> ModelFiles:
         """See ``Source.read``."""
-        folder = f"{self._root}/{check_name(name)}"
+        folder = self._folder(check_name(name))
         self._fs.invalidate_cache(folder)
         found: dict[str, Any] = self._fs.find(folder, detail=True)
         prefix = folder.lstrip("/") + "/"
@@ -100,12 +117,13 @@ class RemoteSource:
             path.lstrip("/").removeprefix(prefix): FileInfo(int(entry["size"]), _stamp(entry))
             for path, entry in found.items()
         }
-        if not files:
+        if not files or self._only not in ("", name):
             raise NotFound(f"the model repository has no model '{name}'")
         return read_model(name, files, lambda path: bytes(self._fs.cat_file(f"{folder}/{path}")))
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``."""
+        folder = self._folder(model.name)
         target = self._cache / f"{model.name}-{version.version}-{version.fingerprint[:16]}"
         if target.exists():
             if _is_intact(target):
@@ -119,7 +137,7 @@ class RemoteSource:
                 if not copy.resolve().is_relative_to(scratch.resolve()):
                     raise LoadFailed(f"the file name '{path}' leaves the version's folder")
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                remote = "/".join(filter(None, (self._root, model.name, version.folder, path)))
+                remote = "/".join(filter(None, (folder, version.folder, path)))
                 self._fs.get_file(remote, str(copy))
                 if copy.stat().st_size != info.size_bytes:
                     raise LoadFailed(f"'{path}' changed while it was copied; it is tried again")
@@ -133,28 +151,37 @@ class RemoteSource:
             shutil.rmtree(scratch, ignore_errors=True)
         return target
 
+    def _folder(self, name: str) -> str:
+        return self._root if self._only else f"{self._root}/{name}"
+
 
 def read_folder(name: str, folder: Path) -> ModelFiles:
     """Reads a model's folder on the local disk, under any name."""
     return read_model(name, dict(_walk(folder)), lambda path: (folder / path).read_bytes())
 
 
-def open_source(location: str, cache: Path | None = None) -> Source:
+def open_source(location: str, cache: Path | None = None, name: str = "") -> Source:
     """Opens a repository.
 
     Args:
         location: a folder, or a URL that fsspec opens.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
+        name: the folder may also be one model's, an export as it was written, say; this is then
+            the model's name. Empty: it is a repository, whatever is in it.
 
     Raises:
+        InvalidArgument: no model may have that name.
         NotFound: there is no such folder.
         MissingExtra: the file system of the URL needs a package that is not installed.
     """
+    if name:
+        check_name(name)
     if "://" not in location:
         root = Path(location)
         if not root.is_dir():
             raise NotFound(f"the model repository '{location}' is not a folder")
-        return LocalSource(root)
+        entries = (p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+        return LocalSource(root, name if name and is_model(entries) else "")
     import fsspec
 
     scheme = location.partition("://")[0]
@@ -167,7 +194,17 @@ def open_source(location: str, cache: Path | None = None) -> Source:
         raise MissingExtra(scheme, f"a repository at {scheme}://") from error
     base = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossfade"
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
-    return RemoteSource(file_system, root_path, base / key)
+    only = name if name and is_model(_listed(file_system, root_path, location)) else ""
+    return RemoteSource(file_system, root_path, base / key, only)
+
+
+def _listed(file_system: Any, root: str, location: str) -> list[str]:
+    """The names in a folder behind a URL; a folder's ends in ``/``."""
+    try:
+        found = file_system.ls(root.rstrip("/"), detail=True)
+    except FileNotFoundError:
+        raise NotFound(f"the model repository '{location}' is not a folder") from None
+    return [_last(entry) + ("/" if _is_folder(entry) else "") for entry in found]
 
 
 def _walk(folder: Path) -> list[tuple[str, FileInfo]]:
@@ -191,6 +228,10 @@ def _is_name(name: str) -> bool:
 
 def _is_folder(entry: Mapping[str, Any]) -> bool:
     return bool(entry["type"] == "directory")
+
+
+def _last(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rpartition("/")[2]
 
 
 def _stamp(entry: Mapping[str, Any]) -> str:

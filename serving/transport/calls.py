@@ -227,17 +227,68 @@ class HttpResponse:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PayloadLimit:
+    """The most that a body may have, each way, on the wire.
+
+    Attributes:
+        advice: what a client is told to do whose request or answer is larger.
+    """
+
+    max_bytes: int
+    advice: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operation:
+    """What is published of a route; schemas are JSON Schema, as OpenAPI 3.1 has it.
+
+    Attributes:
+        name: the operation's id, unique among all routes.
+        body: the schema of a JSON body; ``None`` where none is read.
+        optional_body: whether the body may be left out.
+        answer: the schema of the JSON answer; ``None`` where it has no body.
+        media: schemas of other bodies that are read, by media type.
+        answer_media: schemas of other answers, by media type.
+        errors: statuses that this operation may have beside those that all may have.
+        parameters: what more its paths or headers have, as OpenAPI's parameter objects.
+    """
+
+    name: str
+    summary: str
+    body: Mapping[str, Any] | None = None
+    optional_body: bool = False
+    answer: Mapping[str, Any] | None = None
+    media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    answer_media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    errors: Sequence[int] = ()
+    parameters: Sequence[Mapping[str, Any]] = ()
+
+
+def nowhere(_: HttpRequest) -> HttpRequest | None:
+    """Says that a request is meant for the route that it came to."""
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Route:
     """One HTTP route.
 
     Attributes:
         pattern: regular expression that the whole path matches; its named groups are passed on.
+        operation: what is published of it; ``None`` for a route that only refuses.
+        limit: holds for requests to this route and for their answers, whoever makes them.
+        forward: the request that is asked instead, if its headers say so. It goes, once, to
+            the route of its path, with whatever method that has, and is subject to that route's
+            access and not to this one's.
     """
 
     method: str
     pattern: str
     access: Access
     handle: Callable[[HttpRequest, Mapping[str, str]], HttpResponse]
+    operation: Operation | None = None
+    limit: PayloadLimit | None = None
+    forward: Callable[[HttpRequest], HttpRequest | None] = nowhere
 
 
 # The one table from error codes to HTTP statuses that routes use unless their contract differs.

@@ -36,6 +36,11 @@ class Refused(Exception):
         self.headers = headers
 
 
+def too_large(what: str, max_bytes: int, advice: str = "") -> str:
+    """What a client is told, with 413, whose request or answer has more than ``max_bytes``."""
+    return f"{what} is larger than {max_bytes} bytes{advice and '; '}{advice}"
+
+
 class Answer(NamedTuple):
     """An answer ready to be sent.
 

@@ -8,7 +8,8 @@ from typing import Final, cast
 
 import h11
 
-from crossfade.serving.transport.http_answer import Refused
+from crossfade.serving.transport.calls import PayloadLimit
+from crossfade.serving.transport.http_answer import Refused, too_large
 from crossfade.serving.transport.http_head import MALFORMED
 from crossfade.serving.transport.http_limits import HttpLimits
 
@@ -20,20 +21,22 @@ _MEAN_CHUNK_BYTES: Final = 512
 _ABSURD_BYTES: Final = 2**62
 
 
-def too_large(limits: HttpLimits) -> Refused:
-    """What a client is told whose body is, or will be, over the limit."""
-    return Refused(413, f"the body is larger than {limits.body_bytes} bytes")
-
-
 class BodyReader(abc.ABC):
     """The body of one request on its way in.
+
+    Args:
+        limits: of the host.
+        limit: of the route.
 
     Attributes:
         size: bytes received so far.
         rest: what came after the body, once it is whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HttpLimits, limit: PayloadLimit | None = None) -> None:
+        self._max_bytes, self._advice = limits.body_bytes, ""
+        if limit and limit.max_bytes < limits.body_bytes:
+            self._max_bytes, self._advice = limit.max_bytes, limit.advice
         # It grows in place and gives its bytes away without a copy, unlike a list or a bytearray.
         self._content = io.BytesIO()
         self.size = 0
@@ -51,6 +54,11 @@ class BodyReader(abc.ABC):
         """Returns the body."""
         return self._content.getvalue()
 
+    def _check_size(self, size: int) -> None:
+        """Refuses a body that is, or will be, of more bytes than it may have."""
+        if size > self._max_bytes:
+            raise Refused(413, too_large("the body", self._max_bytes, self._advice))
+
     def _gather(self, data: memoryview | bytes) -> None:
         self.size += self._content.write(data)
 
@@ -58,10 +66,9 @@ class BodyReader(abc.ABC):
 class LengthReader(BodyReader):
     """A body of announced length."""
 
-    def __init__(self, length: int, limits: HttpLimits) -> None:
-        super().__init__()
-        if length > limits.body_bytes:
-            raise too_large(limits)
+    def __init__(self, length: int, limits: HttpLimits, limit: PayloadLimit | None = None) -> None:
+        super().__init__(limits, limit)
+        self._check_size(length)
         self._length = length
 
     def feed(self, data: memoryview) -> bool:
@@ -79,12 +86,11 @@ class ChunkedReader(BodyReader):
         head: tells the parser what it is in; parsed before without an error.
     """
 
-    def __init__(self, head: bytes, limits: HttpLimits) -> None:
-        super().__init__()
+    def __init__(self, head: bytes, limits: HttpLimits, limit: PayloadLimit | None = None) -> None:
+        super().__init__(limits, limit)
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self._parser.receive_data(head)
         self._parser.next_event()
-        self._limits = limits
         self._chunks = 0
 
     def feed(self, data: memoryview) -> bool:
@@ -96,8 +102,7 @@ class ChunkedReader(BodyReader):
                 self._chunks += event.chunk_start
                 if self._chunks > _FREE_CHUNKS + self.size // _MEAN_CHUNK_BYTES:
                     raise Refused(400, "the body comes in too many small chunks")
-                if self.size > self._limits.body_bytes:
-                    raise too_large(self._limits)
+                self._check_size(self.size)
         except h11.RemoteProtocolError:
             raise Refused(400, MALFORMED) from None
         if isinstance(event, h11.EndOfMessage):
@@ -112,5 +117,4 @@ class ChunkedReader(BodyReader):
         announced = getattr(getattr(self._parser, "_reader", None), "_bytes_in_chunk", 0)
         if announced > _ABSURD_BYTES:
             raise Refused(400, MALFORMED)
-        if self.size + announced > self._limits.body_bytes:
-            raise too_large(self._limits)
+        self._check_size(self.size + announced)

@@ -186,10 +186,11 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _start_body(self, head: Head, raw_head: bytes) -> None:
         encoding_of(head.headers.get("content-encoding"))
+        limit = self._match[0].limit
         if head.is_chunked:
-            self._body = ChunkedReader(raw_head, self._limits)
+            self._body = ChunkedReader(raw_head, self._limits, limit)
         else:
-            self._body = LengthReader(head.body_bytes, self._limits)
+            self._body = LengthReader(head.body_bytes, self._limits, limit)
         self._mark = 0
         self._deadline = time.monotonic() + self._limits.body_timeout_s
         self._phase = _Phase.BODY

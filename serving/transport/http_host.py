@@ -107,7 +107,7 @@ class HttpHost:
 
     async def _open(self, sockets: Sequence[socket.socket]) -> None:
         limits = self._limits
-        workers = Workers(self._policy, limits, self._threads, self._loop)
+        workers = Workers(self._policy, limits, self._router, self._threads, self._loop)
         self._shared = Shared(limits, self._router, workers)
         timeouts_s = (
             limits.header_timeout_s,

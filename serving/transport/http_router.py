@@ -30,6 +30,15 @@ class HttpRouter:
             methods[route.method] = route
         self._patterns = [(re.compile(text), methods) for text, methods in by_pattern.items()]
 
+    def find_any(self, path: str) -> tuple[Route, Mapping[str, str]]:
+        """Returns the POST route of a path, or else its GET route; raises as ``find`` does."""
+        try:
+            return self.find("POST", path)
+        except Refused as error:
+            if error.status != 405:
+                raise
+            return self.find("GET", path)
+
     def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """Returns the route and the pattern's named groups, those that took part in the match.
 

@@ -17,9 +17,10 @@ from crossfade.runtimes.core.errors import (
     ResourceExhausted,
 )
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Policy, Route
-from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal
+from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal, too_large
 from crossfade.serving.transport.http_encoding import accepted, deflate, encoding_of, inflate
 from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.http_router import HttpRouter
 
 _PROBE_THREADS: Final = 1
 # Health and metadata answer, and an administrator gets in, while all other threads infer.
@@ -43,9 +44,15 @@ class Workers:
     """
 
     def __init__(
-        self, policy: Policy, limits: HttpLimits, threads: int, loop: asyncio.AbstractEventLoop
+        self,
+        policy: Policy,
+        limits: HttpLimits,
+        router: HttpRouter,
+        threads: int,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._policy = policy
+        self._router = router
         self._body_bytes = limits.body_bytes
         self._loop = loop
         sizes = {
@@ -108,6 +115,10 @@ class Workers:
     ) -> HttpResponse:
         if request.cancelled.is_set():
             raise Cancelled("the client went away before its turn")
+        limit = route.limit
+        if forwarded := route.forward(request):
+            route, groups = self._router.find_any(forwarded.path)
+            request = dataclasses.replace(forwarded, method=route.method)
         self._policy.check(route.access, request)
         if encoding := encoding_of(request.headers.get("content-encoding")):
             body = inflate(request.body, encoding, self._body_bytes)
@@ -117,6 +128,8 @@ class Workers:
             headers = (*response.headers, ("Content-Encoding", coding), ("Vary", "Accept-Encoding"))
             body = deflate(response.body, coding)
             response = dataclasses.replace(response, body=body, headers=headers)
+        if limit and len(response.body) > limit.max_bytes:
+            raise Refused(413, too_large("the answer", limit.max_bytes, limit.advice))
         return response
 
     def _done(self, pool: _Pool, answer: Answer, deliver: Callable[[Answer], None]) -> None:

@@ -211,7 +211,8 @@ def test_status(half: ServerProcess) -> None:
     good = {"error_code": "OK", "error_message": ""}
     line = {"version": "123", "state": "AVAILABLE", "status": good}
     for path in (HALF, f"{HALF}/versions/123"):
-        assert call(half, path) == (200, {"model_version_status": [line]})
+        kserve = {"name": HALF.rpartition("/")[2], "ready": True}
+        assert call(half, path) == (200, {"model_version_status": [line], **kserve})
     refused(half, f"{HALF}/versions/9", None, 404, "Could not find version 9 of model")
     refused(half, "/v1/models/no", None, 404, "Could not find any versions of model no")
     refused(half, "/v1/models", None, 400, "Malformed request: GET /v1/models")

@@ -42,10 +42,11 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         return encode(result, query.id, form)
 
     def server_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
-        return _empty(plane.ready)
+        return _said(plane.ready, {"ready": plane.ready})
 
     def model_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
-        return _empty(describe.ready(parts["model"], parts.get("version") or ""))
+        ready = describe.ready(parts["model"], parts.get("version") or "")
+        return _said(ready, {"name": parts["model"], "ready": ready})
 
     def load(request: HttpRequest, parts: Parts) -> HttpResponse:
         body = loads(request.body) if request.body else {}
@@ -76,7 +77,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
     probe, read = Access.PROBE, Access.READ
     return [
         Route("POST", f"{MODEL}/infer", Access.INFER, infer),
-        Route("GET", "/v2/health/live", probe, lambda _, __: HttpResponse()),
+        Route("GET", "/v2/health/live", probe, lambda _, __: _json({"live": True})),
         Route("GET", "/v2/health/ready", probe, server_ready),
         Route("GET", "/v2", read, lambda _, __: _json(_plain(describe.server()))),
         Route("GET", "/v2/models/stats", read, of_model(describe.statistics)),
@@ -90,8 +91,9 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
     ]
 
 
-def _empty(good: bool) -> HttpResponse:
-    return HttpResponse(200 if good else 400)
+def _said(good: bool, value: Any) -> HttpResponse:
+    """The status for Triton's clients, and the body for KServe's."""
+    return HttpResponse(200 if good else 400, orjson.dumps(value))
 
 
 def _json(value: Any) -> HttpResponse:

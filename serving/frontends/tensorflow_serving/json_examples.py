@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
-from crossfade.serving.frontends.tensorflow_serving.json_values import is_bytes, to_bytes
+from crossfade.serving.tensors.json_values import is_bytes, to_bytes
 from crossfade.serving.wire import tf_framework as framework
 from crossfade.serving.wire import tf_serving as wire
 

@@ -6,10 +6,6 @@ again, so that good requests pay nothing for it.
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable
-from typing import Final
-
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     FailedPrecondition,
@@ -21,9 +17,7 @@ from crossfade.runtimes.core.model import Signature
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import model_spec
 from crossfade.serving.lifecycle.served import Served
-
-_MAX_TEXT: Final = 1024
-_MAX_NAMES: Final = 256
+from crossfade.serving.tensors import names
 
 
 def signature_of(served: Served, name: str | None) -> tuple[str, Signature]:
@@ -47,42 +41,8 @@ def explain(error: CrossfadeError, plane: DataPlane, query: Query) -> CrossfadeE
         return error
     try:
         _, signature = signature_of(model_spec.facts(plane, query.ref), query.signature)
-        check_inputs(signature, [raw.name for raw in query.inputs])
-        _check_filter(signature, query.outputs)
+        names.check_inputs(signature, [raw.name for raw in query.inputs])
+        names.check_outputs(signature, query.outputs)
     except CrossfadeError as better:
         return better
     return error
-
-
-def check_inputs(signature: Signature, sent: Iterable[str]) -> None:
-    """Raises InvalidArgument unless the inputs are those of the signature."""
-    names = set(sent)
-    known = {spec.name for spec in signature.inputs}
-    missing = {spec.name for spec in signature.inputs if not spec.optional} - names
-    if names - known or missing:
-        raise _invalid(
-            f"input size does not match signature: {len(names)}!={len(known)}"
-            f" len({_set(names)}) != len({_set(known)})."
-            f" Sent extra: {_set(names - known)}. Missing but required: {_set(missing)}."
-        )
-
-
-def _check_filter(signature: Signature, wanted: Iterable[str]) -> None:
-    known = {spec.name for spec in signature.outputs}
-    for name, times in collections.Counter(wanted).items():
-        if name not in known:
-            raise _invalid(
-                f"output tensor alias not found in signature: {escape(name)} Outputs expected to"
-                f" be in the set {_set(known)}."
-            )
-        if times > 1:
-            raise InvalidArgument(f"duplicate output tensor alias: {escape(name)}")
-
-
-def _invalid(text: str) -> InvalidArgument:
-    """Cut as TensorFlow Serving cuts it: gRPC sends messages as headers, which have a limit."""
-    return InvalidArgument(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...TRUNCATED")
-
-
-def _set(names: Iterable[str]) -> str:
-    return "{" + ",".join(escape(name) for name in sorted(names)[:_MAX_NAMES]) + "}"

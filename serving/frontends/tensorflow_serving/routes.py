@@ -1,4 +1,7 @@
-"""TensorFlow Serving's REST API."""
+"""TensorFlow Serving's REST API, and KServe's first protocol, which has the same paths.
+
+Where both have a path, the answer has the fields of both (docs/adr/0009).
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import ModelRef
-from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import (
     describe,
     examples,
     inference,
     json_examples,
-    json_predict,
     model_spec,
     refusals,
 )
-from crossfade.serving.frontends.tensorflow_serving.json_values import dumps
 from crossfade.serving.frontends.tensorflow_serving.results import CLASSIFY, REGRESS, Method
+from crossfade.serving.tensors import json_rows
+from crossfade.serving.tensors.json_values import dumps
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 from crossfade.serving.wire import POOL
@@ -46,9 +49,11 @@ def table(plane: DataPlane) -> list[Route]:
         ref = _ref(parts)
         served = model_spec.facts(plane, ref)
         name, signature = refusals.signature_of(served, _signature_name(document))
-        asked = json_predict.ask(document, ref, name, signature, request.cancelled)
+        asked = json_rows.ask(document, signature)
+        cancelled = request.cancelled
+        queries = [Query(ref, part, (), name, cancelled=cancelled) for part in asked.parts]
         responses = []
-        for query, result in zip(asked.queries, plane.infer(asked.queries), strict=True):
+        for query, result in zip(queries, plane.infer(queries), strict=True):
             if isinstance(result, CrossfadeError):
                 raise refusals.explain(result, plane, query)
             responses.append(result)
@@ -82,7 +87,13 @@ def table(plane: DataPlane) -> list[Route]:
         return _json({"model_spec": _plain(found.model_spec), "metadata": shown})
 
     def status(_: HttpRequest, parts: Parts) -> HttpResponse:
-        return _json(_plain(describe.status(plane, _ref(parts))))
+        ref = _ref(parts)
+        found = _plain(describe.status(plane, ref))
+        return _json({**found, "name": ref.name, "ready": plane.model_ready(ref)})
+
+    def models(_: HttpRequest, __: Parts) -> HttpResponse:
+        names = {served.metadata.name for served in plane.manager.served()}
+        return _json({"models": sorted(names)})
 
     routes = [
         Route("POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict)),
@@ -90,6 +101,8 @@ def table(plane: DataPlane) -> list[Route]:
         Route("POST", f"{_MODEL}:regress", Access.INFER, _in_its_codes(with_examples(REGRESS))),
         Route("GET", f"{_MODEL}/metadata", Access.READ, metadata),
         Route("GET", _MODEL, Access.READ, status),
+        Route("GET", "/v1/models", Access.READ, models),
+        Route("GET", "/", Access.PROBE, lambda _, __: _json({"status": "alive"})),
     ]
     rest = r"/v1/models(?:/.*)?"
     routes += [Route(method, rest, Access.READ, _malformed) for method in ("GET", "POST")]

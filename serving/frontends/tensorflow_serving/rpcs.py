@@ -11,7 +11,6 @@ from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import (
     describe,
     examples,
-    fit,
     inference,
     model_spec,
     predict_codec,
@@ -20,6 +19,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
 )
 from crossfade.serving.frontends.tensorflow_serving.inference import Task
 from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.tensors import fit
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
 from crossfade.serving.wire.fields import parse

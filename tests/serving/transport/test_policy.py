@@ -41,8 +41,10 @@ PROBES = {
     "/inference.GRPCInferenceService/ServerReady",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
+    "/",
     "/v2/health/live",
     "/v2/health/ready",
+    "/health",
 }
 
 

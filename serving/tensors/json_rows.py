@@ -1,4 +1,7 @@
-"""``:predict``: rows (``instances`` to ``predictions``) or columns (``inputs`` to ``outputs``)."""
+"""JSON rows (``instances`` to ``predictions``) or columns (``inputs`` to ``outputs``).
+
+TensorFlow Serving's REST format, which KServe's first protocol and Vertex AI have, too.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,10 @@ from typing import Any
 import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
-from crossfade.runtimes.core.model import Cancellation, InferResponse, ModelRef, Signature
-from crossfade.serving.dataplane.door import Query
-from crossfade.serving.frontends.tensorflow_serving import fit, refusals
-from crossfade.serving.frontends.tensorflow_serving.json_values import (
-    dumps,
-    is_bytes,
-    plain,
-    to_raw,
-)
+from crossfade.runtimes.core.model import InferResponse, Signature
+from crossfade.serving.tensors import fit, names
+from crossfade.serving.tensors.json_values import dumps, is_bytes, plain, to_raw
+from crossfade.serving.tensors.raw import RawTensor
 
 Columns = Mapping[str, Any]
 
@@ -27,12 +25,13 @@ class Asked:
     """One request.
 
     Attributes:
-        queries: one, or one for each row where the model takes a single row.
+        parts: the inputs of one inference, or of one for each row where the model takes a single
+            row.
         rows: how many, in the row format; ``None`` in the columnar one.
         narrow: the inputs were widened, so that the outputs are to be narrowed.
     """
 
-    queries: Sequence[Query]
+    parts: Sequence[Sequence[RawTensor]]
     rows: int | None
     narrow: bool
 
@@ -61,14 +60,8 @@ class Asked:
         return dumps({"predictions": predictions}, odd)
 
 
-def ask(
-    document: Mapping[str, Any],
-    ref: ModelRef,
-    name: str,
-    signature: Signature,
-    cancelled: Cancellation,
-) -> Asked:
-    """Makes queries of a body.
+def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
+    """Makes inputs of a body.
 
     Raises:
         InvalidArgument: it has neither or both formats, or values that do not fit.
@@ -84,18 +77,14 @@ def ask(
         columns = _rows(instances, signature)
     else:
         columns = _columns(document["inputs"], signature)
-    refusals.check_inputs(signature, columns)
+    names.check_inputs(signature, columns)
     parts = [columns]
     if rows and rows > 1 and _takes_one(signature):
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
     specs = {spec.name: spec for spec in signature.inputs}
-    queries: list[Query] = []
-    widened = False
-    for part in parts:
-        raws = [to_raw(specs[column], values) for column, values in part.items()]
-        widened |= fit.widen(raws, signature)
-        queries.append(Query(ref, raws, (), name, cancelled=cancelled))
-    return Asked(queries, rows, widened)
+    made = [[to_raw(specs[name], values) for name, values in part.items()] for part in parts]
+    widened = [fit.widen(raws, signature) for raws in made]
+    return Asked(made, rows, any(widened))
 
 
 def _rows(instances: Sequence[Any], signature: Signature) -> Columns:
@@ -116,10 +105,10 @@ def _columns(inputs: Any, signature: Signature) -> Columns:
 
 def _only(signature: Signature, what: str) -> str:
     """The input that is meant where none is named."""
-    names = [spec.name for spec in signature.inputs]
-    needed = [spec.name for spec in signature.inputs if not spec.optional] or names
+    every = [spec.name for spec in signature.inputs]
+    needed = [spec.name for spec in signature.inputs if not spec.optional] or every
     if len(needed) != 1:
-        shown = ", ".join(escape(name) for name in names)
+        shown = ", ".join(escape(name) for name in every)
         raise InvalidArgument(f"{what}, but the signature has several inputs: {shown}")
     return needed[0]
 
