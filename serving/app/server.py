@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 
+from crossfade import __version__
 from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.app import on_vertex
 from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
@@ -27,7 +29,8 @@ from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
-from crossfade.serving.transport.calls import Access, HttpResponse, Route
+from crossfade.serving.transport import openapi
+from crossfade.serving.transport.calls import Access, HttpResponse, Operation, Route
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
@@ -44,7 +47,10 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         _tune_malloc()
-        sources = [open_source(place, config.cache) for place in config.model_repositories]
+        sources = [
+            open_source(place, config.cache, config.model_name)
+            for place in config.model_repositories
+        ]
         mode = Mode(config.model_control_mode)
         self._config = config
         self._manager = Manager(sources, mode, config.poll_s, config.load_models)
@@ -80,22 +86,26 @@ class Server:
             max_message_bytes=config.max_request_bytes,
             credentials=tls.grpc_credentials() if tls else None,
         )
+        http_routes = [
+            *routes.table(self._plane, describe, regions),
+            *extension_routes.table(*settings),
+            *tensorflow_routes.table(self._plane),
+            _metrics(exposition, "/metrics", "metrics"),
+            _metrics(exposition, "/monitoring/prometheus/metrics", "monitoring"),
+        ]
+        if config.vertex:
+            http_routes = on_vertex.beside(http_routes, self._plane, config.vertex)
         self.http = HttpHost(
-            [
-                *routes.table(self._plane, describe, regions),
-                *extension_routes.table(*settings),
-                *tensorflow_routes.table(self._plane),
-                _metrics(exposition, "/monitoring/prometheus/metrics"),
-            ],
+            openapi.published(http_routes, __version__),
             policy,
             HttpLimits(body_bytes=config.max_request_bytes),
-            host=config.host,
+            host=config.http_host or config.host,
             port=config.http_port,
             threads=config.http_threads,
             tls=context,
         )
         self.metrics = HttpHost(
-            [_metrics(exposition, "/metrics/?")],
+            [_metrics(exposition, "/metrics/?", "metrics")],
             policy,
             HttpLimits(body_bytes=1024),
             host=config.host,
@@ -119,7 +129,8 @@ class Server:
             "http_port": self.http.port,
             "metrics_port": self.metrics.port,
         }
-        _log.info("listening", extra={"host": self._config.host, **ports})
+        hosts = {"host": self._config.host, "http_host": self._config.http_host}
+        _log.info("listening", extra={**{k: v for k, v in hosts.items() if v}, **ports})
         self._manager.start()
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
@@ -143,11 +154,13 @@ class Server:
         _log.info("stopped")
 
 
-def _metrics(exposition: Exposition, path: str) -> Route:
+def _metrics(exposition: Exposition, path: str, name: str) -> Route:
     def text(*_: object) -> HttpResponse:
         return HttpResponse(body=exposition.text(), content_type=CONTENT_TYPE)
 
-    return Route("GET", path, Access.READ, text)
+    media = {"text/plain": {"type": "string"}}
+    operation = Operation(name, "Metrics, as Prometheus reads them.", answer_media=media)
+    return Route("GET", path, Access.READ, text, operation)
 
 
 def _tune_malloc() -> None:

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (serve, inspect, infer, token):
         command.add(commands)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = options.run(options)
         return code
@@ -43,3 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `crossfade inspect … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _dashed(argument: str) -> str:
+    """Writes an option as it is declared: TensorFlow Serving's and KServe's have underscores."""
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if name.startswith("--") else argument

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.serving.cli import vertex_options
+from crossfade.serving.cli.numbers import port, positive, rate, seconds
 from crossfade.serving.config.server_config import ServerConfig
 
 _EPILOG = """\
@@ -20,12 +22,18 @@ examples:
   crossfade serve --model-repository models/
   crossfade serve --model-repository gs://bucket/models --model-control-mode poll
   crossfade serve --model-repository models/ --host 0.0.0.0 --log-format json
+  crossfade serve --model-name flowers --model-dir /mnt/models --http-port 8080
 
 A model repository is a folder with one folder a model. Each of these is served as it is:
   flowers/model.tflite  flowers/dict.txt        an unpacked AutoML export
   half/00000123/saved_model.pb                  TensorFlow Serving's layout
   simple/config.pbtxt   simple/1/model.onnx     Triton's layout
   mine/model.yaml       mine/3/model.onnx       our own; model.yaml may be left out
+
+With --model-name the folder may also be that of one model. Options may be written with underscores.
+
+on Vertex AI (AIP_MODE=PREDICTION): the repository is AIP_STORAGE_URI, HTTP listens on 0.0.0.0 and
+AIP_HTTP_PORT, health and predict have their routes there. Options win over the environment.
 
 signals: SIGTERM or Ctrl-C makes the server not ready at once, lets requests in flight finish for
 --shutdown-grace-s seconds, and ends with exit code 0. A second signal ends it at once.
@@ -45,24 +53,29 @@ def add(commands: Any) -> None:
     option = parser.add_argument
     option(
         "--model-repository",
+        "--model-dir",
         action="append",
-        required=True,
+        default=[],
         dest="model_repositories",
         metavar="DIR-or-URL",
         help="where the models are; may be given more than once, the first one wins",
     )
     option(
+        "--model-name",
+        default=_DEFAULTS["model_name"],
+        metavar="NAME",
+        help="what the model is called if the folder is one model's and no repository",
+    )
+    option(
         "--host",
-        default=_DEFAULTS["host"],
-        help="address to listen on (%(default)s); 0.0.0.0 is every interface",
+        help=f"address to listen on ({_DEFAULTS['host']}); 0.0.0.0 is every interface",
     )
     for name in ("grpc", "http", "metrics"):
         option(
             f"--{name}-port",
-            type=_port,
-            default=_DEFAULTS[f"{name}_port"],
+            type=port,
             metavar="PORT",
-            help=f"port for {name} (%(default)s); 0 is any free one",
+            help=f"port for {name} ({_DEFAULTS[f'{name}_port']}); 0 is any free one",
         )
     option(
         "--model-control-mode",
@@ -81,27 +94,28 @@ def add(commands: Any) -> None:
     )
     option(
         "--max-request-bytes",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS["max_request_bytes"],
         metavar="N",
         help="refuse larger requests (%(default)s)",
     )
     option(
         "--grpc-threads",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS["grpc_threads"],
         metavar="N",
         help="gRPC requests that may run at the same time (%(default)s)",
     )
     option(
         "--http-threads",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS["http_threads"],
         metavar="N",
         help="HTTP requests that may run at the same time (%(default)s)",
     )
     _number(parser, "shutdown-grace-s", "what requests in flight get after SIGTERM")
     _security(parser)
+    vertex_options.add(parser)
     option(
         "--server-name",
         default=_DEFAULTS["server_name"],
@@ -123,7 +137,7 @@ def add(commands: Any) -> None:
     )
     option(
         "--shared-memory-bytes",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS["shared_memory_bytes"],
         metavar="N",
         help="the most that all such regions may have together (%(default)s)",
@@ -136,7 +150,7 @@ def add(commands: Any) -> None:
         help="text for people, json for collectors (text on a terminal, else json)",
     )
     option("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=lambda options: run(parser, options))
 
 
 def _security(parser: argparse.ArgumentParser) -> None:
@@ -164,20 +178,26 @@ def _security(parser: argparse.ArgumentParser) -> None:
     )
     option(
         "--caller-rate",
-        type=_rate,
+        type=rate,
         metavar="N",
         help="requests a second for each caller, by token, else by address (no limit)",
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Serves until a signal, then ends the process with 0; raises what the start raised."""
     from crossfade.serving.app import logs
     from crossfade.serving.app.server import Server
 
     logs.set_up(options.log_format, options.log_level)
-    settings = {name: getattr(options, name) for name in _DEFAULTS}
+    given = {name: getattr(options, name, None) for name in _DEFAULTS}
+    settings: dict[str, Any] = {
+        name: _DEFAULTS[name] if value is None else value for name, value in given.items()
+    }
     settings["model_repositories"] = tuple(options.model_repositories)
+    vertex_options.apply(options, settings)
+    if not settings["model_repositories"]:
+        parser.error("--model-repository is needed: where are the models?")
     settings["load_models"] = tuple(options.load_models)
     settings["shared_memory_prefixes"] = (
         tuple(options.shared_memory_prefixes) or _DEFAULTS["shared_memory_prefixes"]
@@ -225,37 +245,5 @@ def _end_when_asked_again(asked: int) -> None:
 def _number(parser: argparse.ArgumentParser, name: str, help_text: str) -> None:
     default = _DEFAULTS[name.replace("-", "_")]
     parser.add_argument(
-        f"--{name}", type=_seconds, default=default, metavar="S", help=f"{help_text} (%(default)s)"
+        f"--{name}", type=seconds, default=default, metavar="S", help=f"{help_text} (%(default)s)"
     )
-
-
-def _port(text: str) -> int:
-    if text.isdigit() and int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a port (0 to 65535)")
-
-
-def _positive(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0.001 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of requests a second")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
-    return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from crossfade.serving.config.vertex_config import VertexConfig
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -12,7 +14,9 @@ class ServerConfig:
 
     Attributes:
         model_repositories: folders or URLs; of two models with one name the first one's is served.
+        model_name: a repository may then also be the folder of one model, which has this name.
         host: the address to listen on.
+        http_host: the address for HTTP, where it is another one.
         grpc_port, http_port, metrics_port: 0 is any free port.
         model_control_mode: ``none``, ``poll`` or ``explicit``.
         poll_s: seconds between two looks at the repository, in mode ``poll``.
@@ -30,10 +34,13 @@ class ServerConfig:
         shared_memory_prefixes: how the keys of such regions must begin.
         shared_memory_bytes: for all such regions together.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
+        vertex: answers Vertex AI, too, on the HTTP port; ``None`` does not.
     """
 
     model_repositories: tuple[str, ...]
+    model_name: str = ""
     host: str = "127.0.0.1"
+    http_host: str = ""
     grpc_port: int = 8001
     http_port: int = 8000
     metrics_port: int = 8002
@@ -55,3 +62,4 @@ class ServerConfig:
     shared_memory_prefixes: tuple[str, ...] = ("/cf_client_",)
     shared_memory_bytes: int = 1024 * 1024 * 1024
     cache: Path | None = None
+    vertex: VertexConfig | None = None

@@ -76,6 +76,17 @@ class DataPlane:
         except Unavailable:
             return False
 
+    def facts(self, ref: ModelRef) -> Served:
+        """The version that is meant, without holding a lease: only its facts may be read.
+
+        Raises:
+            NotFound: no such model, version or label.
+            Unavailable: not now.
+        """
+        served = self.manager.lease(ref)
+        served.__exit__()
+        return served
+
     def infer(self, queries: Sequence[Query]) -> list[InferResult]:
         """Answers each query, in order; those for one model travel together."""
         if len(queries) == 1:

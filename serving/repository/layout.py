@@ -111,12 +111,13 @@ def is_model(names: Iterable[str]) -> bool:
     found = set(names)
     if found & {OWN_CONFIG, TRITON_CONFIG}:
         return True
-    return any(map(_is_version_folder, found)) or _is_opened(found)
+    folders = (name.removesuffix("/") for name in found if name.endswith("/"))
+    return any(map(_is_number, folders)) or _is_opened(found)
 
 
-def _is_version_folder(name: str) -> bool:
-    number = name.removesuffix("/")
-    return number != name and _VERSION.fullmatch(number) is not None and 0 < int(number)
+def _is_number(folder: str) -> bool:
+    """Whether a folder of that name is a version's."""
+    return _VERSION.fullmatch(folder) is not None and 0 < int(folder) <= MAX_VERSION
 
 
 def read_model(
@@ -138,7 +139,7 @@ def read_model(
     folders: dict[str, dict[str, FileInfo]] = {}
     for path, info in files.items():
         folder, slash, rest = path.partition("/")
-        if slash and _VERSION.fullmatch(folder) and 0 < int(folder) <= MAX_VERSION:
+        if slash and _is_number(folder):
             folders.setdefault(folder, {})[rest] = info
     if not folders and _is_version(files, config):
         folders[""] = dict(files)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +18,21 @@ from crossfade.serving.tensors.json_values import dumps, is_bytes, plain, to_raw
 from crossfade.serving.tensors.raw import RawTensor
 
 Columns = Mapping[str, Any]
+# What the format is, as JSON Schema.
+REQUEST: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "signature_name": {"type": ["string", "null"]},
+        "instances": {"type": "array", "minItems": 1},
+        "inputs": {},
+    },
+    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+}
+RESPONSE: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {"predictions": {"type": "array"}, "outputs": {}},
+    "oneOf": [{"required": ["predictions"]}, {"required": ["outputs"]}],
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

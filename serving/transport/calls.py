@@ -250,6 +250,7 @@ class Operation:
         media: schemas of other bodies that are read, by media type.
         answer_media: schemas of other answers, by media type.
         errors: statuses that this operation may have beside those that all may have.
+        also: schemas of the answers of other statuses that are no errors.
         parameters: what more its paths or headers have, as OpenAPI's parameter objects.
     """
 
@@ -261,6 +262,7 @@ class Operation:
     media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     answer_media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     errors: Sequence[int] = ()
+    also: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     parameters: Sequence[Mapping[str, Any]] = ()
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from crossfade.runtimes.core.errors import Code, CrossfadeError
 from crossfade.serving.transport.calls import HTTP_STATUS, HttpResponse
 
-_REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus} | {
+REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus} | {
     499: "Client Closed Request"
 }
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-zA-Z-]+")
@@ -73,7 +73,7 @@ def encode(response: HttpResponse) -> Answer:
         ValueError: a header would break the framing (UnicodeEncodeError is one, too).
     """
     status = response.status
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {_date()}\r\n"]
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\nDate: {_date()}\r\n"]
     body = b"" if status in _BODILESS else response.body
     if status not in _BODILESS:
         lines.append(f"Content-Length: {len(body)}\r\n")

@@ -59,12 +59,12 @@ class Describe:
 
     def signature(self, ref: ModelRef) -> Signature:
         """The signature that requests are for; raises as ``Resolver.lease`` does."""
-        served = self._leased(ref)
+        served = self._plane.facts(ref)
         return served.metadata.signatures[served.default_signature]
 
     def metadata(self, name: str, version: str) -> Any:
         """The ``ModelMetadataResponse``; raises as ``Resolver.lease`` does."""
-        served = self._leased(ModelRef(name, version_of(version)))
+        served = self._plane.facts(ModelRef(name, version_of(version)))
         signature = served.metadata.signatures[served.default_signature]
         versions = [str(s.metadata.version) for s in self._of(name)]
         return wire.ModelMetadataResponse(
@@ -77,7 +77,7 @@ class Describe:
 
     def config(self, name: str, version: str) -> Any:
         """The ``ModelConfigResponse``: the configuration, completed from the model."""
-        served = self._leased(ModelRef(name, version_of(version)))
+        served = self._plane.facts(ModelRef(name, version_of(version)))
         metadata, config = served.metadata, served.config
         signature = metadata.signatures[served.default_signature]
         limit = metadata.max_batch_size if signature.batched else 0
@@ -131,12 +131,6 @@ class Describe:
             return self._plane.model_ready(ModelRef(name, version_of(version)))
         except NotFound:
             return False
-
-    def _leased(self, ref: ModelRef) -> Served:
-        """The version that is meant, without holding the lease: only its facts are read."""
-        served = self._plane.manager.lease(ref)
-        served.__exit__()
-        return served
 
     def _of(self, name: str) -> list[Served]:
         return [s for s in self._plane.manager.served() if s.metadata.name == name]

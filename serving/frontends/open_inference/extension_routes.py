@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented
-from crossfade.serving.frontends.open_inference import cuda_memory
+from crossfade.serving.frontends.open_inference import cuda_memory, operations
 from crossfade.serving.frontends.open_inference.routes import MODEL
 from crossfade.serving.frontends.open_inference.settings import LogSettings, TraceSettings
 from crossfade.serving.tensors.shared_regions import SharedRegions
@@ -70,22 +70,37 @@ def table(regions: SharedRegions, traces: TraceSettings, logs: LogSettings) -> l
 
     infer, read, admin = Access.INFER, Access.READ, Access.ADMIN
     return [
-        Route("GET", f"{_SYSTEM}{_ALL}/status", read, status),
-        Route("POST", f"{_SYSTEM}{_REGION}/register", infer, register),
-        Route("POST", f"{_SYSTEM}{_ALL}/unregister", infer, unregister),
-        Route("GET", f"{_CUDA}{_ALL}/status", read, cuda_status),
-        Route("POST", f"{_CUDA}{_REGION}/register", infer, lambda *_: cuda_memory.register()),
-        Route("POST", f"{_CUDA}{_ALL}/unregister", infer, lambda *_: HttpResponse()),
+        Route("GET", f"{_SYSTEM}{_ALL}/status", read, status, operations.SHARED_STATUS),
+        Route("POST", f"{_SYSTEM}{_REGION}/register", infer, register, operations.SHARED_REGISTER),
+        Route(
+            "POST", f"{_SYSTEM}{_ALL}/unregister", infer, unregister, operations.SHARED_UNREGISTER
+        ),
+        Route("GET", f"{_CUDA}{_ALL}/status", read, cuda_status, operations.CUDA_STATUS),
+        Route(
+            "POST",
+            f"{_CUDA}{_REGION}/register",
+            infer,
+            lambda *_: cuda_memory.register(),
+            operations.CUDA_REGISTER,
+        ),
+        Route(
+            "POST",
+            f"{_CUDA}{_ALL}/unregister",
+            infer,
+            lambda *_: HttpResponse(),
+            operations.CUDA_UNREGISTER,
+        ),
         *(
-            Route(method, path, admin, handle)
+            Route(method, path, admin, handle, operations.settings(kind, method))
             for method in ("GET", "POST")
-            for path, handle in (
-                ("/v2/trace/setting", trace),
-                (f"{MODEL}/trace/setting", trace),
-                ("/v2/logging", log),
+            for kind, path, handle in (
+                ("trace", "/v2/trace/setting", trace),
+                ("model_trace", f"{MODEL}/trace/setting", trace),
+                ("log", "/v2/logging", log),
             )
         ),
-        Route("POST", f"{MODEL}/generate(?:_stream)?", infer, generate),
+        Route("POST", f"{MODEL}/generate", infer, generate, operations.GENERATE),
+        Route("POST", f"{MODEL}/generate_stream", infer, generate, operations.GENERATE_STREAM),
     ]
 
 

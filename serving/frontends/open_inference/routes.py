@@ -13,7 +13,7 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.dataplane.door import DataPlane, Query
-from crossfade.serving.frontends.open_inference import binary_body, raw_request
+from crossfade.serving.frontends.open_inference import binary_body, operations, raw_request
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
 from crossfade.serving.frontends.open_inference.json_codec import Form, encode, to_query
@@ -23,6 +23,7 @@ from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 
 MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
+_OF_REPOSITORY = "/v2/repository/models/(?P<model>[^/]+)"
 Parts = Mapping[str, str]
 
 
@@ -76,18 +77,28 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
 
     probe, read = Access.PROBE, Access.READ
     return [
-        Route("POST", f"{MODEL}/infer", Access.INFER, infer),
-        Route("GET", "/v2/health/live", probe, lambda _, __: _json({"live": True})),
-        Route("GET", "/v2/health/ready", probe, server_ready),
-        Route("GET", "/v2", read, lambda _, __: _json(_plain(describe.server()))),
-        Route("GET", "/v2/models/stats", read, of_model(describe.statistics)),
-        Route("GET", f"{MODEL}/ready", read, model_ready),
-        Route("GET", f"{MODEL}/config", read, of_model(config)),
-        Route("GET", f"{MODEL}/stats", read, of_model(describe.statistics)),
-        Route("GET", MODEL, read, of_model(describe.metadata)),
-        Route("POST", "/v2/repository/index", read, index),
-        Route("POST", "/v2/repository/models/(?P<model>[^/]+)/load", Access.ADMIN, load),
-        Route("POST", "/v2/repository/models/(?P<model>[^/]+)/unload", Access.ADMIN, unload),
+        Route("POST", f"{MODEL}/infer", Access.INFER, infer, operations.INFER),
+        Route(
+            "GET", "/v2/health/live", probe, lambda _, __: _json({"live": True}), operations.LIVE
+        ),
+        Route("GET", "/v2/health/ready", probe, server_ready, operations.READY),
+        Route(
+            "GET", "/v2", read, lambda _, __: _json(_plain(describe.server())), operations.SERVER
+        ),
+        Route(
+            "GET",
+            "/v2/models/stats",
+            read,
+            of_model(describe.statistics),
+            operations.ALL_STATISTICS,
+        ),
+        Route("GET", f"{MODEL}/ready", read, model_ready, operations.MODEL_READY),
+        Route("GET", f"{MODEL}/config", read, of_model(config), operations.CONFIG),
+        Route("GET", f"{MODEL}/stats", read, of_model(describe.statistics), operations.STATISTICS),
+        Route("GET", MODEL, read, of_model(describe.metadata), operations.METADATA),
+        Route("POST", "/v2/repository/index", read, index, operations.INDEX),
+        Route("POST", f"{_OF_REPOSITORY}/load", Access.ADMIN, load, operations.LOAD),
+        Route("POST", f"{_OF_REPOSITORY}/unload", Access.ADMIN, unload, operations.UNLOAD),
     ]
 
 

@@ -46,11 +46,9 @@ def facts(plane: DataPlane, ref: ModelRef) -> Served:
         Unavailable: not now.
     """
     try:
-        served = plane.manager.lease(ref)
+        return plane.facts(ref)
     except NotFound as error:
         raise not_found(error, ref) from None
-    served.__exit__()
-    return served
 
 
 def not_found(error: CrossfadeError, ref: ModelRef) -> CrossfadeError:

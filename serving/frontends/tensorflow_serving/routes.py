@@ -25,6 +25,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
     inference,
     json_examples,
     model_spec,
+    operations,
     refusals,
 )
 from crossfade.serving.frontends.tensorflow_serving.results import CLASSIFY, REGRESS, Method
@@ -35,7 +36,7 @@ from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse,
 from crossfade.serving.wire import POOL
 from crossfade.serving.wire import tf_serving as wire
 
-_WHICH = r"(?:/versions/(?P<version>[0-9]{1,19}))?(?:/labels/(?P<label>[^/:]+))?"
+_WHICH = r"(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
 _MODEL = rf"/v1/models/(?P<model>[^/:]+){_WHICH}"
 Parts = Mapping[str, str]
 _Answer = Callable[[HttpRequest, Parts], HttpResponse]
@@ -96,13 +97,27 @@ def table(plane: DataPlane) -> list[Route]:
         return _json({"models": sorted(names)})
 
     routes = [
-        Route("POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict)),
-        Route("POST", f"{_MODEL}:classify", Access.INFER, _in_its_codes(with_examples(CLASSIFY))),
-        Route("POST", f"{_MODEL}:regress", Access.INFER, _in_its_codes(with_examples(REGRESS))),
-        Route("GET", f"{_MODEL}/metadata", Access.READ, metadata),
-        Route("GET", _MODEL, Access.READ, status),
-        Route("GET", "/v1/models", Access.READ, models),
-        Route("GET", "/", Access.PROBE, lambda _, __: _json({"status": "alive"})),
+        Route(
+            "POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict), operations.PREDICT
+        ),
+        Route(
+            "POST",
+            f"{_MODEL}:classify",
+            Access.INFER,
+            _in_its_codes(with_examples(CLASSIFY)),
+            operations.CLASSIFY,
+        ),
+        Route(
+            "POST",
+            f"{_MODEL}:regress",
+            Access.INFER,
+            _in_its_codes(with_examples(REGRESS)),
+            operations.REGRESS,
+        ),
+        Route("GET", f"{_MODEL}/metadata", Access.READ, metadata, operations.METADATA),
+        Route("GET", _MODEL, Access.READ, status, operations.STATUS),
+        Route("GET", "/v1/models", Access.READ, models, operations.MODELS),
+        Route("GET", "/", Access.PROBE, lambda _, __: _json({"status": "alive"}), operations.ALIVE),
     ]
     rest = r"/v1/models(?:/.*)?"
     routes += [Route(method, rest, Access.READ, _malformed) for method in ("GET", "POST")]
@@ -125,11 +140,8 @@ def _malformed(request: HttpRequest, _: Parts) -> HttpResponse:
 
 
 def _ref(parts: Parts) -> ModelRef:
-    version, label = parts.get("version"), parts.get("label")
-    if version and label:
-        raise InvalidArgument("Malformed request: both a version and a version label")
     # As in ``model_spec.to_ref``, 0 is the latest.
-    return ModelRef(parts["model"], int(version or 0) or None, label)
+    return ModelRef(parts["model"], int(parts.get("version") or 0) or None, parts.get("label"))
 
 
 def _signature_name(document: Mapping[str, Any]) -> str | None:

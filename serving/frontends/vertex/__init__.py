@@ -1,0 +1,1 @@
+"""Vertex AI's contract with a container that serves predictions."""
