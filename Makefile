@@ -4,6 +4,7 @@ PINS := -c requirements/constraints.txt
 PIP := install -qq --disable-pip-version-check $(PINS)
 DEMO := .venv
 TEST := .venv-test
+CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps wheel clean
@@ -17,7 +18,7 @@ demo: $(DEMO)/.ready  ## serve the sample models, send them real images, keep se
 demo-once: $(DEMO)/.ready  ## the same, and end by itself
 	@$(DEMO)/bin/python examples/demo.py --once
 
-test: $(TEST)/.ready  ## run all tests
+test: $(TEST)/.ready $(CLIENTS)/.ready  ## run all tests
 	@$(TEST)/bin/python -m pytest
 
 check: $(TEST)/.ready  ## formatting, lint, types, layers
@@ -47,7 +48,7 @@ wheel: $(TEST)/.ready  ## build the wheel and the sdist into dist/
 	@$(TEST)/bin/python -m build --no-isolation
 
 clean:  ## remove what the targets made
-	rm -rf $(DEMO) $(TEST) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(DEMO) $(TEST) $(CLIENTS) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	    .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -65,6 +66,13 @@ $(TEST)/.ready: pyproject.toml requirements/constraints.txt
 	@# The tests' client of TensorFlow Serving. It asks for the package `tensorflow`, which
 	@# tensorflow-cpu is under another name: with its dependencies it would bring a second copy.
 	@$(TEST)/bin/pip $(PIP) --no-deps tensorflow-serving-api
+	@touch $@
+
+# Clients and checkers that cannot be with TensorFlow, or would change how pytest runs.
+$(CLIENTS)/.ready: requirements/clients.txt
+	@echo "making $(CLIENTS) with the clients that the tests call (about a minute) ..."
+	@$(call venv,$(CLIENTS))
+	@$(CLIENTS)/bin/pip install -qq --disable-pip-version-check -r requirements/clients.txt
 	@touch $@
 
 venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("crossfade needs \

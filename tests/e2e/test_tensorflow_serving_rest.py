@@ -215,7 +215,10 @@ def test_status(half: ServerProcess) -> None:
         assert call(half, path) == (200, {"model_version_status": [line], **kserve})
     refused(half, f"{HALF}/versions/9", None, 404, "Could not find version 9 of model")
     refused(half, "/v1/models/no", None, 404, "Could not find any versions of model no")
-    refused(half, "/v1/models", None, 400, "Malformed request: GET /v1/models")
+    status, document = call(half, "/v1/models")
+    assert status == 200
+    assert HALF.rpartition("/")[2] in document["models"]
+    refused(half, "/v1/models/", None, 400, "Malformed request: GET /v1/models/")
 
 
 def test_metadata(half: ServerProcess, shared: Path) -> None:

@@ -64,7 +64,10 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
 
     def index(request: HttpRequest, parts: Parts) -> HttpResponse:
         body = loads(request.body) if request.body else {}
-        found = describe.index("", body.get("ready") is True)
+        ready_only = body.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise InvalidArgument("'ready' must be true or false")
+        found = describe.index("", ready_only)
         return _json([_plain(line) for line in found.models])
 
     def of_model(answer: Callable[[str, str], Any]) -> Callable[[HttpRequest, Parts], HttpResponse]:

@@ -33,6 +33,7 @@ PREDICT: Final = Operation(
         },
         "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
     },
+    optional_body=True,  # where the header asks for something without one
     # By the header any answer of the Open Inference Protocol, and the metrics.
     answer={},
     media={f"{redirect.BINARY_MEDIA};json-header-size=0": _BYTES},

@@ -20,16 +20,12 @@ from crossfade.runtimes.core.model import (
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.tensorflow_serving import (
     examples,
-    fit,
     json_examples,
-    json_values,
-    refusals,
     results,
     rpcs,
 )
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.repository.source import open_source
-from crossfade.serving.tensors.raw import RawTensor
 from crossfade.serving.wire import tf_framework as framework
 from crossfade.serving.wire import tf_serving as wire
 
@@ -210,24 +206,6 @@ def test_outputs_that_are_no_results(method: results.Method, outputs: Any) -> No
 # -- small things -------------------------------------------------------------------------------
 
 
-def test_a_long_refusal_is_cut() -> None:
-    names = [f"{i}{'n' * 100}" for i in range(1000)]
-    with pytest.raises(InvalidArgument) as caught:
-        refusals.check_inputs(inputs(TensorSpec("x", "FP32", None)), names)
-    assert caught.value.message.endswith("...TRUNCATED")
-    assert len(caught.value.message) < 1100
-
-
-def test_a_missing_last_dimension_of_one() -> None:
-    signature = inputs(TensorSpec("x", "FP32", (-1, 1)), TensorSpec("z", "FP32", (-1, 2)))
-    raws = [RawTensor("x", "FP32", (3,), b""), RawTensor("z", "FP32", (3,), b"")]
-    assert fit.widen(raws, signature)
-    assert [raw.shape for raw in raws] == [(3, 1), (3,)]
-    assert not fit.widen(raws, signature)
-    found = fit.narrow(response(y=[[1], [2]], z=[[1, 2]], s=1)).outputs
-    assert [a.shape for a in found.values()] == [(2,), (1, 2), ()]
-
-
 def test_json_examples() -> None:
     document = {"examples": [{"i": 1, "f": [1, 2.5], "s": "é", "b": [{"b64": "/w=="}]}]}
     (made,) = json_examples.to_input(document).example_list_with_context.examples
@@ -236,11 +214,3 @@ def test_json_examples() -> None:
     assert list(feature["f"].float_list.value) == [1, 2.5]
     assert list(feature["s"].bytes_list.value) == ["é".encode()]
     assert list(feature["b"].bytes_list.value) == [b"\xff"]
-
-
-def test_numbers_are_written_as_short_as_they_can_be() -> None:
-    outputs = {"y": np.array([0.1, np.nan, np.inf], np.float32), "n": np.array([1])}
-    values, odd = json_values.plain(outputs)
-    assert json_values.dumps(values, odd) == b'{"y": [0.1, NaN, Infinity], "n": [1]}'
-    values, odd = json_values.plain({"y": np.float32([[0.1]]), "s": np.array(np.float32(0.1))})
-    assert json_values.dumps(values, odd) == b'{"y":[[0.1]],"s":0.1}'

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, MissingExtra, NotFound
-from crossfade.serving.repository.layout import FileInfo, ModelFiles, VersionFiles
+from crossfade.serving.repository.layout import FileInfo, ModelFiles, VersionFiles, is_model
 from crossfade.serving.repository.source import LocalSource, Source, open_source, read_folder
 
 FILES = {
@@ -154,6 +154,72 @@ def test_a_file_that_is_written_again_is_another_version_of_the_files(local: Pat
     after = source.read("flowers").versions
     assert before[2].fingerprint != after[2].fingerprint
     assert before[1].fingerprint == after[1].fingerprint
+
+
+# -- a folder that is one model's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "is_one"),
+    [
+        (["model.tflite", "dict.txt"], True),
+        (["saved_model.pb", "variables/"], True),
+        (["net.onnx"], True),
+        (["model.savedmodel/"], True),
+        (["0000123/"], True),
+        (["1/", "notes/"], True),
+        (["model.yaml"], True),
+        (["config.pbtxt", "1/"], True),
+        (["flowers/", "digits/"], False),
+        (["flowers/", "README.md", "1", "0/"], False),
+        ([], False),
+    ],
+)
+def test_what_is_one_models_folder(names: list[str], is_one: bool) -> None:
+    assert is_model(names) is is_one
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        ({"model.tflite": b"t", "dict.txt": b"a\n"}, {"model.tflite": b"t", "dict.txt": b"a\n"}),
+        (
+            {"saved_model.pb": b"s", "variables/a": b"v"},
+            {"saved_model.pb": b"s", "variables/a": b"v"},
+        ),
+        ({"1/model.onnx": b"o", "config.pbtxt": b'name: "other"'}, {"model.onnx": b"o"}),
+    ],
+)
+def test_one_model_under_a_name(
+    remote: Remote, cache: Path, tmp_path: Path, files: dict[str, bytes], folder: dict[str, bytes]
+) -> None:
+    root, beside = tmp_path / "plain", Remote(f"{remote.url}-one")
+    for path, content in files.items():
+        beside.write(path, content)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    for place in (f"{remote.url}-one", f"{remote.url}-one/", str(root)):
+        source = open_source(place, cache, "rose")
+        assert source.names() == ["rose"]
+        assert files_of(fetch(source, "rose", 1)) == folder
+        with pytest.raises(NotFound):
+            source.read("other")
+
+
+def test_a_repository_stays_one_whatever_the_name(remote: Remote, local: Path, cache: Path) -> None:
+    for place in (remote.url, str(local)):
+        source = open_source(place, cache, "rose")
+        assert source.names() == ["digits", "flowers"]
+        assert files_of(fetch(source, "flowers", 2)) == VERSION_2
+    assert LocalSource(local).names() == ["digits", "flowers"]
+
+
+def test_one_model_that_is_nowhere(remote: Remote, tmp_path: Path, cache: Path) -> None:
+    for place in (f"{remote.url}/nothing", str(tmp_path / "nothing")):
+        with pytest.raises(NotFound, match="is not a folder"):
+            open_source(place, cache, "rose")
+    with pytest.raises(InvalidArgument, match="path traversal"):
+        open_source(str(tmp_path), cache, "../rose")
 
 
 # -- behind a URL -------------------------------------------------------------------------------

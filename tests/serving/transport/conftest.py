@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from crossfade.runtimes.core.errors import PermissionDenied, ResourceExhausted, Unauthenticated
-from crossfade.serving.transport.calls import Access, Caller, HttpRequest, HttpResponse, Route
+from crossfade.serving.transport.calls import (
+    Access,
+    Caller,
+    HttpRequest,
+    HttpResponse,
+    PayloadLimit,
+    Route,
+)
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
 
@@ -40,6 +47,10 @@ class Service:
             Route("POST", "/wait", Access.INFER, self.wait),
             Route("GET", "/m/(?P<name>[^/]+)(/versions/(?P<version>[0-9]+))?", Access.READ, self.m),
             Route("GET", "/fail/(?P<how>[a-z]+)", Access.INFER, self.fail),
+            Route(
+                "POST", "/small", Access.INFER, self.twice, limit=PayloadLimit(1000, "send less")
+            ),
+            Route("POST", "/door", Access.INFER, self.echo, forward=self.elsewhere),
             Route("POST", "/admin", Access.ADMIN, lambda request, groups: HttpResponse()),
         ]
 
@@ -52,6 +63,13 @@ class Service:
     def echo(self, request: HttpRequest, groups: Groups) -> HttpResponse:
         self.seen.append(request)
         return HttpResponse(body=request.body, content_type="application/octet-stream")
+
+    def twice(self, request: HttpRequest, groups: Groups) -> HttpResponse:
+        return HttpResponse(body=2 * request.body, content_type="text/plain", compressible=True)
+
+    def elsewhere(self, request: HttpRequest) -> HttpRequest | None:
+        path = request.headers.get("x-path")
+        return dataclasses.replace(request, path=path) if path else None
 
     def big(self, request: HttpRequest, groups: Groups) -> HttpResponse:
         return HttpResponse(body=b"b" * int(groups["size"]))

@@ -244,3 +244,46 @@ def test_an_answer_larger_than_all_buffers(http: Start) -> None:
     client = http().connect()
     assert len(client.ask(b"GET /big/30000000 HTTP/1.1\r\nHost: x\r\n\r\n").body) == 30_000_000
     assert client.ask(GET).status == 200
+
+
+# -- routes with a limit of their own, and requests that mean another route -----------------------
+
+
+def test_a_routes_own_limit(http: Start) -> None:
+    server = http()
+    assert server.ask(post(b"x" * 500, "/small")).body == b"x" * 1000
+    for size, what in ((501, "the answer"), (1000, "the answer"), (1001, "the body")):
+        reply = server.ask(post(b"x" * size, "/small"))
+        assert (reply.status, reply.error) == (413, f"{what} is larger than 1000 bytes; send less")
+    head = b"POST /small HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert server.ask(head + b"3e9\r\n").status == 413, "before it has come"
+    assert server.ask(post(b"x" * 1001)).status == 200, "other routes have the host's"
+
+
+def test_a_routes_limit_is_for_what_is_on_the_wire(http: Start) -> None:
+    headers = "Content-Encoding: gzip\r\nAccept-Encoding: gzip\r\n"
+    reply = http().ask(post(gzip.compress(b"x" * 50_000), "/small", headers))
+    assert reply.status == 200
+    assert gzip.decompress(reply.body) == b"x" * 100_000
+
+
+def test_a_request_that_means_another_route(http: Start) -> None:
+    server = http()
+    assert server.ask(post(b"here", "/door")).body == b"here"
+    assert server.ask(post(b"", "/door", "X-Path: /m/a/versions/7\r\n")).body == (
+        b'{"name": "a", "version": "7"}'
+    )
+    assert server.ask(post(b"there", "/door", "X-Path: /echo\r\n")).body == b"there"
+    assert [seen.method for seen in server.service.seen] == ["POST", "POST"]
+    assert server.ask(post(b"", "/door", "X-Path: /live\r\n")).status == 200
+    assert server.ask(post(b"", "/door", "X-Path: /nowhere\r\n")).status == 404
+    assert server.ask(post(b"", "/door", "X-Path: /fail/busy\r\n")).status == 429
+
+
+def test_another_route_is_behind_its_own_guard(http: Start) -> None:
+    server = http()
+    asked = "X-Path: /admin\r\n"
+    assert server.ask(post(b"", "/door", asked)).status == 401
+    assert server.ask(post(b"", "/door", asked + "Authorization: Bearer no\r\n")).status == 403
+    assert server.ask(post(b"", "/door", asked + "Authorization: Bearer secret\r\n")).status == 200
+    assert server.ask(post(b"once", "/door", "X-Path: /door\r\n")).body == b"once", "and no loop"
