@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,33 @@ def digits() -> Path:
     return DIGITS
 
 
+@pytest.fixture(scope="session")
+def clients() -> Path:
+    """The programs of an environment without TensorFlow, which `make test` has made."""
+    found = ROOT / ".venv-clients"
+    if not (found / ".ready").exists():
+        pytest.skip("make .venv-clients/.ready makes the clients that this test needs")
+    return found / "bin"
+
+
 class ServerProcess:
     """``crossfade serve`` in a process of its own, on free ports of 127.0.0.1."""
 
-    def __init__(self, *arguments: str, wait_ready: bool = True) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        wait_ready: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         command = [sys.executable, "-m", "crossfade", "serve", "--log-format", "json"]
         for port in ("--grpc-port", "--http-port", "--metrics-port"):
             command += [port, "0"]
         self.process = subprocess.Popen(
-            [*command, *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT.parent
+            [*command, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT.parent,
+            env={**os.environ, **(environment or {})},
         )
         self.lines: list[dict[str, Any]] = []
         self.raw: list[str] = []
@@ -119,8 +138,8 @@ def serve() -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers with any arguments; stops them all at the end."""
     started: list[ServerProcess] = []
 
-    def start(*arguments: str | Path, wait_ready: bool = True) -> ServerProcess:
-        server = ServerProcess(*map(str, arguments), wait_ready=wait_ready)
+    def start(*arguments: str | Path, **settings: Any) -> ServerProcess:
+        server = ServerProcess(*map(str, arguments), **settings)
         started.append(server)
         return server
 
