@@ -10,6 +10,7 @@ import orjson
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     InvalidArgument,
+    escape,
 )
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.dataplane.door import DataPlane, Query
@@ -47,7 +48,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
 
     def model_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
         ready = describe.ready(parts["model"], parts.get("version") or "")
-        return _said(ready, {"name": parts["model"], "ready": ready})
+        return _said(ready, {"name": escape(parts["model"]), "ready": ready})
 
     def load(request: HttpRequest, parts: Parts) -> HttpResponse:
         body = loads(request.body) if request.body else {}
