@@ -1,6 +1,6 @@
 """TensorFlow Serving's REST API, and KServe's first protocol, which has the same paths.
 
-Where both have a path, the answer has the fields of both (docs/adr/0009).
+Where both have a path, the answer has the fields of both.
 """
 
 from __future__ import annotations
