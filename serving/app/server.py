@@ -30,10 +30,11 @@ from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport import openapi
-from crossfade.serving.transport.calls import Access, HttpResponse, Operation, Route
+from crossfade.serving.transport.calls import Access, HttpResponse, Route
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.operation import Operation
 
 _log = logging.getLogger(__name__)
 # mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with

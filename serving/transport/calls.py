@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import Cancellation
+from crossfade.serving.transport.operation import Operation
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -236,34 +237,6 @@ class PayloadLimit:
 
     max_bytes: int
     advice: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Operation:
-    """What is published of a route; schemas are JSON Schema, as OpenAPI 3.1 has it.
-
-    Attributes:
-        name: the operation's id, unique among all routes.
-        body: the schema of a JSON body; ``None`` where none is read.
-        optional_body: whether the body may be left out.
-        answer: the schema of the JSON answer; ``None`` where it has no body.
-        media: schemas of other bodies that are read, by media type.
-        answer_media: schemas of other answers, by media type.
-        errors: statuses that this operation may have beside those that all may have.
-        also: schemas of the answers of other statuses that are no errors.
-        parameters: what more its paths or headers have, as OpenAPI's parameter objects.
-    """
-
-    name: str
-    summary: str
-    body: Mapping[str, Any] | None = None
-    optional_body: bool = False
-    answer: Mapping[str, Any] | None = None
-    media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    answer_media: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    errors: Sequence[int] = ()
-    also: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    parameters: Sequence[Mapping[str, Any]] = ()
 
 
 def nowhere(_: HttpRequest) -> HttpRequest | None:

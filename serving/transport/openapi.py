@@ -8,14 +8,9 @@ from typing import Any, Final
 
 import orjson
 
-from crossfade.serving.transport.calls import (
-    Access,
-    HttpRequest,
-    HttpResponse,
-    Operation,
-    Route,
-)
+from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 from crossfade.serving.transport.http_answer import REASONS
+from crossfade.serving.transport.operation import Operation
 from crossfade.serving.transport.path_templates import Template, templates
 
 PATH: Final = "/openapi.json"
@@ -64,9 +59,8 @@ def document(routes: Sequence[Route], version: str) -> Json:
             suffix = "with_" + "_and_".join(added) if added else str(number)
             names[form.path] = f"{route.operation.name}_{suffix}"
         for form in (first, *others):
-            operation = _operation(route, route.operation, form)
-            operation["operationId"] = names[form.path]
-            paths.setdefault(form.path, {})[route.method.lower()] = operation
+            described = _described(route, route.operation, form, names[form.path])
+            paths.setdefault(form.path, {})[route.method.lower()] = described
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     return {
         "openapi": "3.1.0",
@@ -79,8 +73,12 @@ def document(routes: Sequence[Route], version: str) -> Json:
     }
 
 
-def _operation(route: Route, operation: Operation, form: Template) -> Json:
-    described: Json = {"summary": operation.summary, "responses": _responses(route, form)}
+def _described(route: Route, operation: Operation, form: Template, name: str) -> Json:
+    described: Json = {
+        "operationId": name,
+        "summary": operation.summary,
+        "responses": _responses(route, operation, form),
+    }
     parameters = [
         {
             "name": name,
@@ -102,9 +100,7 @@ def _operation(route: Route, operation: Operation, form: Template) -> Json:
     return described
 
 
-def _responses(route: Route, form: Template) -> Json:
-    operation = route.operation
-    assert operation is not None
+def _responses(route: Route, operation: Operation, form: Template) -> Json:
     content = {media: {"schema": schema} for media, schema in operation.answer_media.items()}
     if operation.answer is not None:
         content = {"application/json": {"schema": operation.answer}, **content}

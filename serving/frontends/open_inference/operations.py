@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.serving.frontends.open_inference.binary_body import HEADER
-from crossfade.serving.transport.calls import Operation
+from crossfade.serving.transport.operation import Operation
 
 Schema = Mapping[str, Any]
 _TEXT: Final[Schema] = {"type": "string"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from crossfade.serving.tensors.json_rows import REQUEST, RESPONSE
-from crossfade.serving.transport.calls import Operation
+from crossfade.serving.transport.operation import Operation
 
 Schema = Mapping[str, Any]
 _TEXT: Final[Schema] = {"type": "string"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from crossfade.serving.frontends.vertex import redirect
-from crossfade.serving.transport.calls import Operation
+from crossfade.serving.transport.operation import Operation
 
 HEALTH: Final = Operation(
     "vertex_health",

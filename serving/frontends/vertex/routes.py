@@ -45,12 +45,13 @@ def table(plane: DataPlane, config: VertexConfig, infer: Infer) -> list[Route]:
     """
 
     def default_model() -> str:
+        if config.default_model:
+            return config.default_model
         names = {served.metadata.name for served in plane.manager.served()}
-        name = config.default_model or (names.pop() if len(names) == 1 else "")
-        if name:
-            return name
         if not names:
             raise Unavailable("no model is ready", retry_after_s=1.0)
+        if len(names) == 1:
+            return names.pop()
         raise FailedPrecondition(
             "several models are served, and --vertex-ai-default-model names none of them"
         )
@@ -89,7 +90,7 @@ def _predict_rows(
 ) -> HttpResponse:
     ref = ModelRef(name)
     served = plane.facts(ref)
-    signature_name = _signature_name(document) or served.default_signature
+    signature_name = _signature_name(document.get("parameters")) or served.default_signature
     signature = served.metadata.signatures.get(signature_name)
     if signature is None:
         raise InvalidArgument(f"the model has no signature '{escape(signature_name)}'")
@@ -104,9 +105,8 @@ def _predict_rows(
     return HttpResponse(body=asked.encode(responses), compressible=True)
 
 
-def _signature_name(document: Mapping[str, Any]) -> str | None:
-    """Reads ``parameters``; what else is in them the model's other containers may know."""
-    parameters = document.get("parameters")
+def _signature_name(parameters: Any) -> str | None:
+    """The one parameter that counts; others may be meant for another container of the model."""
     if parameters is None:
         return None
     if not isinstance(parameters, dict):

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from crossfade.serving.transport import openapi
-from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Operation, Route
+from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 from crossfade.serving.transport.cancellation import CancelToken
 from crossfade.serving.transport.http_router import HttpRouter
+from crossfade.serving.transport.operation import Operation
 from crossfade.serving.transport.path_templates import templates
 from tests.serving.transport.test_policy import TABLES
 
