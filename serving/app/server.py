@@ -9,6 +9,7 @@ import time
 
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app.security import certificates, guard
+from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference import (
@@ -28,7 +29,6 @@ from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.repository.source import open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
-from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
 
@@ -65,7 +65,8 @@ class Server:
         )
         exposition = Exposition(self._manager.served, lambda: self._plane.ready)
         services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
-        self.grpc = GrpcHost(
+        self.grpc = grpc_host(
+            config,
             [
                 *rpcs.table(self._plane, describe, regions),
                 *stream.table(self._plane, regions),
@@ -75,10 +76,7 @@ class Server:
                 *reflection.table((*services, health.SERVICE)),
             ],
             policy,
-            f"{config.host}:{config.grpc_port}",
-            threads=config.grpc_threads,
-            max_message_bytes=config.max_request_bytes,
-            credentials=tls.grpc_credentials() if tls else None,
+            tls,
         )
         self.http = HttpHost(
             [
@@ -119,7 +117,8 @@ class Server:
             "http_port": self.http.port,
             "metrics_port": self.metrics.port,
         }
-        _log.info("listening", extra={"host": self._config.host, **ports})
+        transport = choose(self._config)
+        _log.info("listening", extra={"host": self._config.host, "transport": transport, **ports})
         self._manager.start()
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())

@@ -32,7 +32,7 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
     Timings,
 )
-from crossfade.serving.batching.stacking import key_of, stack, unstack
+from crossfade.serving.batching.stacking import Key, key_of, stack, unstack
 from crossfade.serving.batching.waiting import Entry, Waiter, why_dead
 from crossfade.serving.config.model_config import Queue
 from crossfade.serving.metrics.statistics import Statistics
@@ -94,16 +94,19 @@ class Scheduled:
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``; refuses with ResourceExhausted what the queue cannot hold."""
-        if len(requests) == 1 and not self.max_delay_s:
+        if not self.max_delay_s:
             with self._lock:
                 enter = self._free > 0 and not self._waiting
                 if enter:
                     self._free -= 1
             if enter:
                 try:
-                    return (self._alone(requests[0], 0, "idle"),)
+                    if len(requests) == 1:
+                        return (self._alone(requests[0], 0, "idle"),)
+                    return self._together(requests)
                 except Exception as error:
-                    return (Internal.hide(error, _log, f"model {self.metadata.name}"),)
+                    hidden = Internal.hide(error, _log, f"model {self.metadata.name}")
+                    return [hidden] * len(requests)
                 finally:
                     self._pass_on()
         return self._wait(requests)
@@ -111,6 +114,25 @@ class Scheduled:
     def close(self) -> None:
         """See ``Model.close``."""
         self._inner.close()
+
+    def _together(self, requests: Sequence[InferRequest]) -> list[InferResult]:
+        """Runs requests that arrived together at once, stacked as far as they fit."""
+        results: list[InferResult | None] = [why_dead(request) for request in requests]
+        batches: dict[Key | int, list[list[int]]] = {}
+        for index, request in enumerate(requests):
+            if results[index] is not None:
+                continue
+            filling = batches.setdefault(self._key(request) or index, [[]])
+            rows = sum(requests[other].rows for other in filling[-1])
+            if filling[-1] and rows + request.rows > self.max_rows:
+                filling.append([])
+            filling[-1].append(index)
+        for batch in itertools.chain.from_iterable(batches.values()):
+            members = [requests[index] for index in batch]
+            answers = self._run(members, [0] * len(batch), "idle")
+            for index, answer in zip(batch, answers, strict=True):
+                results[index] = answer
+        return [result for result in results if result is not None]
 
     def _wait(self, requests: Sequence[InferRequest]) -> list[InferResult]:
         waiter = Waiter(len(requests))
@@ -148,13 +170,15 @@ class Scheduled:
     def _entry(self, request: InferRequest, waiter: Waiter) -> Entry:
         queue = self._queue
         level = (request.priority or queue.default_priority) if queue.priority_levels else 0
-        stackable = self.max_rows > 1 and request.signature in self._stackable
-        key = key_of(request) if stackable else None
-        entry = Entry(request, waiter, (level, next(self._sequence)), key)
+        entry = Entry(request, waiter, (level, next(self._sequence)), self._key(request))
         if queue.timeout_ms is not None:
             limit_s = time.monotonic() + queue.timeout_ms / 1000
             entry.expires_s = min(entry.expires_s or limit_s, limit_s)
         return entry
+
+    def _key(self, request: InferRequest) -> Key | None:
+        stackable = self.max_rows > 1 and request.signature in self._stackable
+        return key_of(request) if stackable else None
 
     def _admit(self, entry: Entry) -> None:
         if len(self._waiting) >= self._queue.max_size:
