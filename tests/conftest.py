@@ -35,13 +35,31 @@ def digits() -> Path:
     return DIGITS
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        choices=("auto", "native", "grpcio"),
+        default="auto",
+        help="which host the servers of these tests use for gRPC",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ServerProcess.transport = config.getoption("--transport")
+
+
 class ServerProcess:
     """``crossfade serve`` in a process of its own, on free ports of 127.0.0.1."""
+
+    transport = "auto"
 
     def __init__(self, *arguments: str, wait_ready: bool = True) -> None:
         command = [sys.executable, "-m", "crossfade", "serve", "--log-format", "json"]
         for port in ("--grpc-port", "--http-port", "--metrics-port"):
             command += [port, "0"]
+        tls = "--tls-cert" in arguments  # which the native transport does not speak
+        if self.transport == "grpcio" or (self.transport == "native" and not tls):
+            command += ["--transport", self.transport]
         self.process = subprocess.Popen(
             [*command, *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT.parent
         )
