@@ -75,7 +75,7 @@ struct Channel {
 
 struct Stream;
 
-// Counted by hand: the network thread's stream holds one, and Python one.
+// Counted by hand: the stream holds one, Python another, and so does whatever is on its way.
 struct Call {
   // Set before Python sees it, and constant from then on.
   uint32_t method = 0;
@@ -90,7 +90,7 @@ struct Call {
   std::atomic<bool> cancelled{false};
   std::atomic<bool> answered{false};
   std::atomic<bool> subscribed{false};
-  std::atomic<int> references{2};
+  std::atomic<int> references{1};
 
   void* callbacks = nullptr;  // Python's, and only touched with its lock held
   Stream* stream = nullptr;   // the network thread's; nothing once it is closed

@@ -205,7 +205,7 @@ bool Connection::look_after(int64_t now_ns) {
   if (reads_paused() && now_ns - sent_ns > kStallNs) return false;
   for (auto& [id, stream] : streams_) {
     bool begun = stream->prefix_bytes > 0 || stream->message.begun();
-    if (begun && !stream->complete && !stream->refused && !stream->streaming &&
+    if (begun && !stream->complete && !stream->ignores_rest && !stream->streaming &&
         now_ns - stream->progress_ns > kStallNs)
       refuse(*stream, kDeadlineExceeded, "the message did not come");
   }
@@ -284,7 +284,7 @@ void Connection::consume(Stream& stream, size_t size) {
 
 void Connection::on_data(Stream& stream, const uint8_t* data, size_t size) {
   stream.progress_ns = hub_.now_ns;
-  if (stream.streaming && !stream.refused) {
+  if (stream.streaming && !stream.ignores_rest) {
     // While a message waits to be read, the window is not given back.
     bool behind;
     {
@@ -296,7 +296,7 @@ void Connection::on_data(Stream& stream, const uint8_t* data, size_t size) {
   } else {
     consume(stream, size);
   }
-  while (size && !stream.refused) {
+  while (size && !stream.ignores_rest) {
     if (stream.complete) return refuse(stream, kUnimplemented, "exactly one message is due");
     if (stream.prefix_bytes < sizeof(stream.prefix)) {
       size_t taken = std::min(size, sizeof(stream.prefix) - stream.prefix_bytes);
@@ -344,7 +344,7 @@ void Connection::on_message(Stream& stream) {
 }
 
 void Connection::on_half_close(Stream& stream) {
-  if (stream.refused) return;
+  if (stream.ignores_rest) return;
   bool cut = !stream.complete && (stream.prefix_bytes > 0 || stream.message.begun());
   if (cut) return refuse(stream, kInvalidArgument, "the message is cut short");
   if (stream.streaming) {
@@ -403,7 +403,7 @@ void Connection::refuse(Stream& stream, int status, std::string_view text,
   hub_.counters.refused.fetch_add(1, std::memory_order_relaxed);
   stop_waiting(stream);
   detach(stream, true);
-  stream.refused = true;
+  stream.ignores_rest = true;
   stream.message = Message();
   if (stream.finished) return;
   stream.finished = true;
@@ -431,7 +431,7 @@ void Connection::submit_http_error(Stream& stream, const char* status) {
   hub_.counters.refused.fetch_add(1, std::memory_order_relaxed);
   const nghttp2_nv fields[] = {constant(":status", status)};
   nghttp2_submit_response(session_, stream.id, fields, 1, nullptr);
-  stream.refused = stream.finished = stream.head_sent = true;
+  stream.ignores_rest = stream.finished = stream.head_sent = true;
   mark_unflushed();
 }
 
@@ -443,7 +443,7 @@ void Connection::answer(Stream& stream, Answer& said) {
   if (stream.finished) return;
   mark_unflushed();
   if (said.kind != Answer::Kind::kMessage) {
-    stream.finished = true;
+    stream.finished = stream.ignores_rest = true;
     stream.status = said.status;
     stream.text = std::move(said.text);
     stream.pushback_ms = std::move(said.pushback_ms);

@@ -40,6 +40,7 @@ class Inbox {
     size_t count = std::min(most, calls_.size());
     calls.assign(calls_.begin(), calls_.begin() + static_cast<std::ptrdiff_t>(count));
     calls_.erase(calls_.begin(), calls_.begin() + static_cast<std::ptrdiff_t>(count));
+    cancelled.clear();
     cancelled.swap(cancelled_);
     if (!calls_.empty()) changed_.notify_one();
     return !closed_ || !calls.empty() || !cancelled.empty();

@@ -33,7 +33,7 @@ struct Stream {
 
   // Its messages.
   bool streaming = false;
-  bool refused = false;  // what still comes is thrown away
+  bool ignores_rest = false;  // of the request: it is refused, or answered
   uint8_t prefix[5] = {};
   size_t prefix_bytes = 0;
   Message message;
