@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="which host the servers of these tests use for gRPC",
     )
+    parser.addoption(
+        "--seconds", type=int, default=5, help="how long each program of tests/native runs, about"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

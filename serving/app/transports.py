@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crossfade.runtimes.core.errors import InvalidArgument, MissingExtra
+from crossfade.runtimes.core.errors import InvalidArgument, Unimplemented
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.transport import native_host
 from crossfade.serving.transport.calls import Policy, Rpc, StreamRpc
@@ -19,7 +19,7 @@ def choose(config: ServerConfig) -> str:
 
     Raises:
         InvalidArgument: the native transport is asked for together with TLS.
-        MissingExtra: it is asked for and not installed.
+        Unimplemented: it is asked for and not installed.
     """
     if config.transport == "grpcio" or (config.transport == "auto" and config.tls_cert):
         return "grpcio"
@@ -28,7 +28,10 @@ def choose(config: ServerConfig) -> str:
     if native_host.is_installed():
         return "native"
     if config.transport == "native":
-        raise MissingExtra("native", "the native transport")
+        raise Unimplemented(
+            "--transport native needs the package crossfade-native, which is not installed:"
+            " build it from the folder native/ of the sources"
+        )
     return "grpcio"
 
 

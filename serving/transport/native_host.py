@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from crossfade.runtimes.core.errors import CrossfadeError, Internal, MissingExtra, Unavailable
+from crossfade.runtimes.core.errors import CrossfadeError, Internal, Unavailable
 from crossfade.runtimes.core.model import Cancellation
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
 from crossfade.serving.transport.inflate import inflate
@@ -80,12 +80,10 @@ class NativeHost:
 
         Raises:
             Unavailable: the address cannot be bound.
-            MissingExtra: the package ``crossfade-native`` is not installed.
+            ImportError: the package ``crossfade-native`` is not installed.
         """
-        try:
-            from crossfade_native import Host
-        except ImportError:
-            raise MissingExtra("native", "the native transport") from None
+        from crossfade_native import Host
+
         methods = [(rpc.path, isinstance(rpc, StreamRpc)) for rpc in self._rpcs]
         try:
             self._host = Host(
@@ -100,9 +98,7 @@ class NativeHost:
                 f"cannot listen on {self._address}: is the port in use? ({error})"
             ) from None
         self.port = self._host.port
-        self._pool = LeanPool(
-            len(os.sched_getaffinity(0)), self._threads + MAX_STREAMS, "grpc"
-        )
+        self._pool = LeanPool(len(os.sched_getaffinity(0)), self._threads + MAX_STREAMS, "grpc")
         self._inline = Inline(self._poll, self._threads)
         self._host.start()
         threading.Thread(target=self._poll_on, name="grpc-poll", daemon=True).start()
