@@ -6,7 +6,8 @@ DEMO := .venv
 TEST := .venv-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps \
+.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-transport \
+    bench-deps soak \
     native-deps native-check wheel clean
 
 help:  ## list the targets
@@ -36,10 +37,17 @@ format: $(TEST)/.ready  ## format the code
 proto: $(TEST)/.ready  ## make descriptors and stubs from serving/wire/*.proto
 	@$(TEST)/bin/python serving/wire/generate.py
 
-bench-serving: $(TEST)/.ready  ## measure against the bare runtime, Triton, KServe and MLServer
+bench-serving: $(TEST)/.ready $(TEST)/.native  ## measure against the bare runtime, Triton, KServe and MLServer
 	@$(TEST)/bin/python -m crossfade.benchmarks.serving $(BENCH)
 
-bench-protocols: $(TEST)/.ready  ## measure what each protocol costs for the same tensor
+bench-transport: $(TEST)/.ready $(TEST)/.native  ## measure the native transport beside grpcio and Triton
+	@$(TEST)/bin/python -m crossfade.benchmarks.serving --models addsub,mlp,cnn \
+	    --servers bare,triton,crossfade,crossfade-grpcio $(BENCH)
+
+soak: $(TEST)/.ready $(TEST)/.native  ## an hour of bad clients: does anything leak?
+	@$(TEST)/bin/python -m crossfade.benchmarks.soak $(BENCH)
+
+bench-protocols: $(TEST)/.ready $(TEST)/.native  ## measure what each protocol costs for the same tensor
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
 
 native-deps:  ## what the native transport is built from: a C++ compiler and the HTTP/2 library
