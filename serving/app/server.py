@@ -6,6 +6,7 @@ import ctypes
 import logging
 import threading
 import time
+from collections.abc import Mapping
 
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app.security import certificates, guard
@@ -63,7 +64,12 @@ class Server:
             TraceSettings(lambda name: describe.signature(ModelRef(name))),
             LogSettings(),
         )
-        exposition = Exposition(self._manager.served, lambda: self._plane.ready)
+        exposition = Exposition(
+            self._manager.served,
+            lambda: self._plane.ready,
+            choose(config),
+            self._counters,
+        )
         services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
         self.grpc = grpc_host(
             config,
@@ -123,6 +129,9 @@ class Server:
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
         _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
+
+    def _counters(self) -> Mapping[str, int]:
+        return self.grpc.counters()
 
     def stop(self) -> None:
         """Is not ready at once, answers what is in flight, then closes everything. Once."""

@@ -25,14 +25,17 @@ def choose(config: ServerConfig) -> str:
         return "grpcio"
     if config.tls_cert:
         raise InvalidArgument("--transport native does not speak TLS: leave it out, or use grpcio")
-    if native_host.is_installed():
-        return "native"
-    if config.transport == "native":
+    if config.transport == "native" and automatic() != "native":
         raise Unimplemented(
             "--transport native needs the package crossfade-native, which is not installed:"
             " build it from the folder native/ of the sources"
         )
-    return "grpcio"
+    return automatic()
+
+
+def automatic() -> str:
+    """Returns what serves without TLS where nothing is asked for."""
+    return "native" if native_host.is_installed() else "grpcio"
 
 
 def grpc_host(

@@ -84,6 +84,10 @@ class GrpcHost:
         self._pool.serve(self._server)
         self._server.start()
 
+    def counters(self) -> Mapping[str, int]:
+        """Nothing: grpcio keeps its counts to itself."""
+        return {}
+
     def stop(self, grace_s: float) -> None:
         """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off.
 

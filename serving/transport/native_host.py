@@ -121,8 +121,7 @@ class NativeHost:
 
     def counters(self) -> Mapping[str, int]:
         """What has happened since the start, and is there now."""
-        counters: Mapping[str, int] = self._host.counters()
-        return counters
+        return dict(self._host.counters()) if self._host is not None else {}
 
     def _poll_on(self) -> None:
         while self._poll():

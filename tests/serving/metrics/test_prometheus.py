@@ -207,3 +207,13 @@ def test_counters_of_a_served_model_are_right_after_each_request(plane: DataPlan
     assert seen() == (2, 4, 2, 1, 1)
     duration_us = value(parse(exposition), "nv_inference_request_duration_us", **me)
     assert 0 <= duration_us < 10e6
+
+
+def test_the_transport_shows_itself() -> None:
+    counters = {"connections": 3, "refused": 2, "calls": 7, "not shown": 1}
+    samples = parse(Exposition(list, lambda: True, "native", lambda: counters))
+    assert value(samples, "crossfade_transport_info", transport="native") == 1
+    assert value(samples, "crossfade_grpc_connections") == 3
+    assert value(samples, "crossfade_grpc_refused_total") == 2
+    assert value(samples, "crossfade_grpc_calls_total") == 7
+    assert not any("shown" in name for name, _ in samples)
