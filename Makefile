@@ -7,7 +7,9 @@ TEST := .venv-test
 CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps wheel clean
+.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-transport \
+    bench-deps soak \
+    native-deps native-check wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -18,10 +20,12 @@ demo: $(DEMO)/.ready  ## serve the sample models, send them real images, keep se
 demo-once: $(DEMO)/.ready  ## the same, and end by itself
 	@$(DEMO)/bin/python examples/demo.py --once
 
-test: $(TEST)/.ready $(CLIENTS)/.ready  ## run all tests
+test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those of gRPC on either host
 	@$(TEST)/bin/python -m pytest
+	@! $(TEST)/bin/python -c 'import crossfade_native' 2>/dev/null || \
+	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio
 
-check: $(TEST)/.ready  ## formatting, lint, types, layers
+check: $(TEST)/.ready $(TEST)/.native  ## formatting, lint, types, layers
 	@$(TEST)/bin/ruff format --check .
 	@$(TEST)/bin/ruff check .
 	@$(TEST)/bin/mypy
@@ -34,11 +38,24 @@ format: $(TEST)/.ready  ## format the code
 proto: $(TEST)/.ready  ## make descriptors and stubs from serving/wire/*.proto
 	@$(TEST)/bin/python serving/wire/generate.py
 
-bench-serving: $(TEST)/.ready  ## measure against the bare runtime, Triton, KServe and MLServer
+bench-serving: $(TEST)/.ready $(TEST)/.native  ## measure against the bare runtime, Triton, KServe and MLServer
 	@$(TEST)/bin/python -m crossfade.benchmarks.serving $(BENCH)
 
-bench-protocols: $(TEST)/.ready  ## measure what each protocol costs for the same tensor
+bench-transport: $(TEST)/.ready $(TEST)/.native  ## measure the native transport beside grpcio and Triton
+	@$(TEST)/bin/python -m crossfade.benchmarks.serving --models addsub,mlp,cnn \
+	    --servers bare,triton,crossfade,crossfade-grpcio $(BENCH)
+
+soak: $(TEST)/.ready $(TEST)/.native  ## an hour of bad clients: does anything leak?
+	@$(TEST)/bin/python -m crossfade.benchmarks.soak $(BENCH)
+
+bench-protocols: $(TEST)/.ready $(TEST)/.native  ## measure what each protocol costs for the same tensor
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
+
+native-deps:  ## what the native transport is built from: a C++ compiler and the HTTP/2 library
+	apt-get install -y g++ libnghttp2-dev
+
+native-check: $(TEST)/.native  ## bend bytes and race threads through it, under sanitizers
+	@$(TEST)/bin/python -m pytest tests/native --seconds 60
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
@@ -73,6 +90,13 @@ $(CLIENTS)/.ready: requirements/clients.txt
 	@echo "making $(CLIENTS) with the clients that the tests call (about a minute) ..."
 	@$(call venv,$(CLIENTS))
 	@$(CLIENTS)/bin/pip install -qq --disable-pip-version-check -r requirements/clients.txt
+	@touch $@
+
+# The native transport is optional: without the HTTP/2 library's headers it is left out.
+$(TEST)/.native: $(TEST)/.ready native/setup.py $(wildcard native/src/*/* native/crossfade_native/*.py*)
+	@if echo '#include <nghttp2/nghttp2.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1; then \
+	    $(TEST)/bin/pip $(PIP) --no-build-isolation --no-deps --force-reinstall ./native; \
+	    else echo "the native transport is left out: run make native-deps to have it"; fi
 	@touch $@
 
 venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("crossfade needs \

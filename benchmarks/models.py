@@ -1,6 +1,7 @@
 """The benchmark's models, their load requests and the answers that bare ONNX Runtime gives.
 
 ``addsub`` is Triton's sample model ``simple``: so small that a request costs what the server costs.
+``mlp`` is a perceptron of 32, 64 and 8 numbers, such as tabular data gets.
 ``cnn`` is MobileNetV2 at 224 pixels with random weights: a 600 kB request and about 10 ms of work.
 
 Run as a program it writes everything into a workspace, in a process of its own so that the harness
@@ -65,6 +66,31 @@ def make_addsub() -> onnx.ModelProto:
         helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
     ]
     return _model(helper.make_graph(nodes, "addsub", inputs, outputs))
+
+
+def make_mlp() -> onnx.ModelProto:
+    """Build ``mlp``: 32 floats, a hidden layer of 64, 8 scores, with random weights."""
+    rng = np.random.default_rng(SEED)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        values = rng.standard_normal(shape) / np.sqrt(shape[0])
+        return numpy_helper.from_array(values.astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Gemm", ["features", "w1", "b1"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["positive"]),
+        helper.make_node("Gemm", ["positive", "w2", "b2"], ["scores"]),
+    ]
+    row: Sequence[str | int | None] = ["batch", 32]
+    scores: Sequence[str | int | None] = ["batch", 8]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, row)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, scores)],
+        initializer=[weight("w1", 32, 64), weight("b1", 64), weight("w2", 64, 8), weight("b2", 8)],
+    )
+    return _model(graph)
 
 
 class _Network:
@@ -168,6 +194,11 @@ def addsub_inputs(rng: np.random.Generator) -> dict[str, Array]:
     }
 
 
+def mlp_inputs(rng: np.random.Generator) -> dict[str, Array]:
+    """Draw one request for ``mlp``: one row of shape [1, 32]."""
+    return {"features": rng.standard_normal((1, 32)).astype(np.float32)}
+
+
 def cnn_inputs(rng: np.random.Generator) -> dict[str, Array]:
     """Draw one request for ``cnn``: one picture of shape [1, 3, 224, 224].
 
@@ -186,6 +217,7 @@ MAKERS: Mapping[
     tuple[Callable[[], onnx.ModelProto], Callable[[np.random.Generator], dict[str, Array]]],
 ] = {
     "addsub": (make_addsub, addsub_inputs),
+    "mlp": (make_mlp, mlp_inputs),
     "cnn": (make_cnn, cnn_inputs),
 }
 

@@ -197,9 +197,20 @@ def headline(rows: Sequence[Row], starts: Sequence[StartRow]) -> dict[str, float
     def cpu_ratio(peer: str, model: str, concurrency: int) -> float | None:
         return ratio(cpu("crossfade", model, concurrency), cpu(peer, model, concurrency))
 
+    def p99(server: str, model: str, concurrency: int) -> float | None:
+        row = by_cell.get((server, model, concurrency))
+        return row.p99_ms if row else None
+
     start = next((each for each in starts if each.server == "crossfade"), None)
     return {
         "addsub_c1_vs_triton": rps_ratio("triton", "addsub", 1),
+        "addsub_c8_vs_triton": rps_ratio("triton", "addsub", 8),
+        "addsub_c32_vs_triton": rps_ratio("triton", "addsub", 32),
+        "addsub_c32_p99_vs_triton": ratio(
+            p99("crossfade", "addsub", 32), p99("triton", "addsub", 32)
+        ),
+        "addsub_c32_cpu_us": cpu("crossfade", "addsub", 32),
+        "mlp_c32_vs_triton": rps_ratio("triton", "mlp", 32),
         "addsub_c32_vs_kserve": rps_ratio("kserve", "addsub", 32),
         "addsub_c32_vs_mlserver": rps_ratio("mlserver", "addsub", 32),
         "addsub_cpu_vs_floor": cpu_ratio("floor", "addsub", 32),

@@ -53,7 +53,9 @@ from crossfade.benchmarks.report import (
 from crossfade.benchmarks.workspace import Workspace
 
 SERVERS = (bare.NAME, *PEERS)
-MODELS = ("addsub", "cnn")
+DEFAULT_SERVERS = tuple(name for name in SERVERS if name != "crossfade-grpcio")
+MODELS = ("addsub", "mlp", "cnn")
+DEFAULT_MODELS = ("addsub", "cnn")
 CONCURRENCIES = (1, 8, 32)
 
 
@@ -86,8 +88,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--quick", action="store_true", help="one short repetition, a smoke test")
     parser.add_argument("--repetitions", type=int, help="lives of each server (3; quick: 1)")
     parser.add_argument("--seconds", type=float, help="length of a window (3; quick: 0.5)")
-    parser.add_argument("--servers", type=_names(SERVERS), default=SERVERS, metavar="A,B")
-    parser.add_argument("--models", type=_names(MODELS), default=MODELS, metavar="A,B")
+    parser.add_argument("--servers", type=_names(SERVERS), default=DEFAULT_SERVERS, metavar="A,B")
+    parser.add_argument("--models", type=_names(MODELS), default=DEFAULT_MODELS, metavar="A,B")
     parser.add_argument("--concurrency", type=_numbers, default=CONCURRENCIES, metavar="N,N")
     parser.add_argument(
         "--json",

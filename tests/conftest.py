@@ -45,8 +45,26 @@ def clients() -> Path:
     return found / "bin"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        choices=("auto", "native", "grpcio"),
+        default="auto",
+        help="which host the servers of these tests use for gRPC",
+    )
+    parser.addoption(
+        "--seconds", type=int, default=5, help="how long each program of tests/native runs, about"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ServerProcess.transport = config.getoption("--transport")
+
+
 class ServerProcess:
     """``crossfade serve`` in a process of its own, on free ports of 127.0.0.1."""
+
+    transport = "auto"
 
     def __init__(
         self,
@@ -57,6 +75,9 @@ class ServerProcess:
         command = [sys.executable, "-m", "crossfade", "serve", "--log-format", "json"]
         for port in ("--grpc-port", "--http-port", "--metrics-port"):
             command += [port, "0"]
+        tls = "--tls-cert" in arguments  # which the native transport does not speak
+        if self.transport == "grpcio" or (self.transport == "native" and not tls):
+            command += ["--transport", self.transport]
         self.process = subprocess.Popen(
             [*command, *arguments],
             stderr=subprocess.PIPE,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from crossfade.benchmarks.peers.peer import PeerUnavailableError
 from crossfade.benchmarks.processes import HOST, Launch, free_ports
@@ -17,10 +18,18 @@ HELP_TIMEOUT_S = 60
 
 
 class Crossfade:
-    """The server under test; runs in the harness's own environment."""
+    """The server under test; runs in the harness's own environment.
 
-    name = "crossfade"
-    settings = "as `crossfade serve --model-repository DIR` starts it, all defaults"
+    Args:
+        name: Of this way to start it.
+        options: Of the command, on top of the repository and the ports.
+    """
+
+    def __init__(self, name: str = "crossfade", options: Sequence[str] = ()) -> None:
+        self.name = name
+        self._options = options
+        shown = " ".join(("--model-repository DIR", *options))
+        self.settings = f"as `crossfade serve {shown}` starts it"
 
     def prepare(self, workspace: Workspace) -> None:
         """Look whether the command is there.
@@ -49,12 +58,14 @@ class Crossfade:
         command = [sys.executable, "-m", "crossfade", "serve"]
         command += ["--model-repository", str(repository), "--host", HOST]
         command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
-        command += ["--metrics-port", str(metrics_port)]
+        command += ["--metrics-port", str(metrics_port), *self._options]
         return Launch(command, grpc_port)
 
     def versions(self, workspace: Workspace) -> Mapping[str, str]:
         """Of the harness's environment."""
-        return {
-            package: version(package)
-            for package in ("crossfade", "grpcio", "protobuf", "onnxruntime")
-        }
+        packages = ("crossfade", "crossfade-native", "grpcio", "protobuf", "onnxruntime")
+        found: dict[str, str] = {}
+        for package in packages:
+            with contextlib.suppress(PackageNotFoundError):
+                found[package] = version(package)
+        return found

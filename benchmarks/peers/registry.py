@@ -11,6 +11,10 @@ from crossfade.benchmarks.peers.mlserver import MLServer
 from crossfade.benchmarks.peers.peer import Peer
 from crossfade.benchmarks.peers.triton import Triton
 
+_CROSSFADE = (
+    Crossfade(),  # on the native transport, where it is built
+    Crossfade("crossfade-grpcio", ("--transport", "grpcio")),
+)
 PEERS: Mapping[str, Peer] = {
-    peer.name: peer for peer in (Floor(), Triton(), KServe(), MLServer(), Crossfade())
+    peer.name: peer for peer in (Floor(), Triton(), KServe(), MLServer(), *_CROSSFADE)
 }

@@ -25,7 +25,7 @@ from crossfade.benchmarks.workspace import Workspace
 
 SERVER_VERSION = "2.51.0"  # of the server inside nvidia-pytriton 0.7.0, as it reports itself
 # The fastest of 1, 8 and 32, tried on two cores: batches of 32 pictures outgrow the caches.
-MAX_BATCH_SIZES: Mapping[str, int] = {"addsub": 32, "cnn": 8}
+MAX_BATCH_SIZES: Mapping[str, int] = {"addsub": 32, "mlp": 32, "cnn": 8}
 
 MODEL_PY = "from crossfade.benchmarks.programs.triton_model import TritonPythonModel\n"
 
@@ -49,6 +49,9 @@ output [
   { name: "OUTPUT0", data_type: TYPE_INT32, dims: [16] },
   { name: "OUTPUT1", data_type: TYPE_INT32, dims: [16] }
 ]""",
+    "mlp": """\
+input [{ name: "features", data_type: TYPE_FP32, dims: [32] }]
+output [{ name: "scores", data_type: TYPE_FP32, dims: [8] }]""",
     "cnn": """\
 input [{ name: "pixels", data_type: TYPE_FP32, dims: [3, 224, 224] }]
 output [{ name: "scores", data_type: TYPE_FP32, dims: [1000] }]""",

@@ -6,11 +6,13 @@ import ctypes
 import logging
 import threading
 import time
+from collections.abc import Mapping
 
 from crossfade import __version__
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app import on_vertex
 from crossfade.serving.app.security import certificates, guard
+from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference import (
@@ -31,7 +33,6 @@ from crossfade.serving.repository.source import open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport import openapi
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
-from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
 from crossfade.serving.transport.operation import Operation
@@ -70,9 +71,15 @@ class Server:
             TraceSettings(lambda name: describe.signature(ModelRef(name))),
             LogSettings(),
         )
-        exposition = Exposition(self._manager.served, lambda: self._plane.ready)
+        exposition = Exposition(
+            self._manager.served,
+            lambda: self._plane.ready,
+            choose(config),
+            self._counters,
+        )
         services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
-        self.grpc = GrpcHost(
+        self.grpc = grpc_host(
+            config,
             [
                 *rpcs.table(self._plane, describe, regions),
                 *stream.table(self._plane, regions),
@@ -82,10 +89,7 @@ class Server:
                 *reflection.table((*services, health.SERVICE)),
             ],
             policy,
-            f"{config.host}:{config.grpc_port}",
-            threads=config.grpc_threads,
-            max_message_bytes=config.max_request_bytes,
-            credentials=tls.grpc_credentials() if tls else None,
+            tls,
         )
         http_routes = [
             *routes.table(self._plane, describe, regions),
@@ -131,11 +135,16 @@ class Server:
             "metrics_port": self.metrics.port,
         }
         hosts = {"host": self._config.host, "http_host": self._config.http_host}
-        _log.info("listening", extra={**{k: v for k, v in hosts.items() if v}, **ports})
+        where = {name: host for name, host in hosts.items() if host}
+        transport = choose(self._config)
+        _log.info("listening", extra={**where, "transport": transport, **ports})
         self._manager.start()
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
         _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
+
+    def _counters(self) -> Mapping[str, int]:
+        return self.grpc.counters()
 
     def stop(self) -> None:
         """Is not ready at once, answers what is in flight, then closes everything. Once."""

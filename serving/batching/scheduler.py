@@ -32,7 +32,7 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
     Timings,
 )
-from crossfade.serving.batching.stacking import key_of, stack, unstack
+from crossfade.serving.batching.stacking import Key, first_batch, key_of, stack, unstack
 from crossfade.serving.batching.waiting import Entry, Waiter, why_dead
 from crossfade.serving.config.model_config import Queue
 from crossfade.serving.metrics.statistics import Statistics
@@ -94,16 +94,19 @@ class Scheduled:
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``; refuses with ResourceExhausted what the queue cannot hold."""
-        if len(requests) == 1 and not self.max_delay_s:
+        if not self.max_delay_s:
             with self._lock:
                 enter = self._free > 0 and not self._waiting
                 if enter:
                     self._free -= 1
             if enter:
                 try:
-                    return (self._alone(requests[0], 0, "idle"),)
+                    if len(requests) == 1:
+                        return (self._alone(requests[0], 0, "idle"),)
+                    return self._together(requests)
                 except Exception as error:
-                    return (Internal.hide(error, _log, f"model {self.metadata.name}"),)
+                    hidden = Internal.hide(error, _log, f"model {self.metadata.name}")
+                    return [hidden] * len(requests)
                 finally:
                     self._pass_on()
         return self._wait(requests)
@@ -111,6 +114,23 @@ class Scheduled:
     def close(self) -> None:
         """See ``Model.close``."""
         self._inner.close()
+
+    def _together(self, requests: Sequence[InferRequest]) -> list[InferResult]:
+        """Runs requests that arrived together at once, as the queue would."""
+        results: list[InferResult | None] = [why_dead(request) for request in requests]
+        line = [index for index, result in enumerate(results) if result is None]
+        if self._queue.priority_levels:
+            line.sort(key=lambda index: self._level(requests[index]))
+        forms = [(self._key(request), request.rows) for request in requests]
+        while line:
+            batch = [line[at] for at in first_batch([forms[i] for i in line], self.max_rows)]
+            line = [index for index in line if index not in batch]
+            members = [requests[index] for index in batch]
+            full = sum(member.rows for member in members) >= self.max_rows > 1
+            answers = self._run(members, [0] * len(batch), "full" if full else "idle")
+            for index, answer in zip(batch, answers, strict=True):
+                results[index] = answer
+        return [result for result in results if result is not None]
 
     def _wait(self, requests: Sequence[InferRequest]) -> list[InferResult]:
         waiter = Waiter(len(requests))
@@ -147,14 +167,19 @@ class Scheduled:
 
     def _entry(self, request: InferRequest, waiter: Waiter) -> Entry:
         queue = self._queue
-        level = (request.priority or queue.default_priority) if queue.priority_levels else 0
-        stackable = self.max_rows > 1 and request.signature in self._stackable
-        key = key_of(request) if stackable else None
-        entry = Entry(request, waiter, (level, next(self._sequence)), key)
+        level = self._level(request) if queue.priority_levels else 0
+        entry = Entry(request, waiter, (level, next(self._sequence)), self._key(request))
         if queue.timeout_ms is not None:
             limit_s = time.monotonic() + queue.timeout_ms / 1000
             entry.expires_s = min(entry.expires_s or limit_s, limit_s)
         return entry
+
+    def _level(self, request: InferRequest) -> int:
+        return request.priority or self._queue.default_priority
+
+    def _key(self, request: InferRequest) -> Key | None:
+        stackable = self.max_rows > 1 and request.signature in self._stackable
+        return key_of(request) if stackable else None
 
     def _admit(self, entry: Entry) -> None:
         if len(self._waiting) >= self._queue.max_size:
@@ -220,19 +245,12 @@ class Scheduled:
             self._drop_dead()
         if not self._waiting:
             return [], reason
-        key = self._waiting[0].key
-        batch: list[Entry] = []
-        kept: list[Entry] = []
-        rows = 0
-        for entry in self._waiting:
-            fits = rows + entry.request.rows <= self.max_rows
-            if not batch or (key is not None and entry.key == key and fits):
-                batch.append(entry)
-                rows += entry.request.rows
-                entry.queued = False  # taken
-            else:
-                kept.append(entry)
-        self._waiting = kept
+        line = [(entry.key, entry.request.rows) for entry in self._waiting]
+        batch = [self._waiting[place] for place in first_batch(line, self.max_rows)]
+        for entry in batch:
+            entry.queued = False  # taken
+        self._waiting = [entry for entry in self._waiting if entry.queued]
+        rows = sum(entry.request.rows for entry in batch)
         return batch, "full" if rows >= self.max_rows > 1 else reason
 
     def _gather(self) -> str:

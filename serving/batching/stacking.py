@@ -21,6 +21,26 @@ def key_of(request: InferRequest) -> Key:
     )
 
 
+def first_batch(line: Sequence[tuple[Key | None, int]], max_rows: int) -> list[int]:
+    """Who rides in the next run: the first in line, and all with its key that fit.
+
+    Args:
+        line: key and rows of each request; requests without a key ride alone.
+        max_rows: of one run.
+
+    Returns:
+        Their places in the line, the first one's before the others.
+    """
+    key, rows = line[0]
+    batch = [0]
+    if key is not None:
+        for place in range(1, len(line)):
+            if line[place][0] == key and rows + line[place][1] <= max_rows:
+                rows += line[place][1]
+                batch.append(place)
+    return batch
+
+
 def stack(requests: Sequence[InferRequest]) -> InferRequest:
     """Makes one request of several with equal keys; rows keep the order of the requests."""
     first = requests[0]

@@ -100,6 +100,13 @@ def add(commands: Any) -> None:
         help="refuse larger requests (%(default)s)",
     )
     option(
+        "--transport",
+        choices=("auto", "native", "grpcio"),
+        default=_DEFAULTS["transport"],
+        help="which host serves gRPC (%(default)s: the native one where it is installed; with TLS"
+        " it is grpcio)",
+    )
+    option(
         "--grpc-threads",
         type=positive,
         default=_DEFAULTS["grpc_threads"],

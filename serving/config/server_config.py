@@ -21,6 +21,8 @@ class ServerConfig:
         model_control_mode: ``none``, ``poll`` or ``explicit``.
         poll_s: seconds between two looks at the repository, in mode ``poll``.
         load_models: what to load at the start in mode ``explicit``; ``*`` is all.
+        transport: which host serves gRPC: ``native``, ``grpcio``, or ``auto``: the native one
+            where it is installed and no TLS is asked for.
         grpc_threads, http_threads: requests that may run at the same time, by protocol.
         max_request_bytes: a larger request is refused.
         shutdown_grace_s: what requests in flight get after SIGTERM.
@@ -47,6 +49,7 @@ class ServerConfig:
     model_control_mode: str = "none"
     poll_s: float = 5.0
     load_models: tuple[str, ...] = ()
+    transport: str = "auto"
     grpc_threads: int = 64
     http_threads: int = 16
     max_request_bytes: int = 64 * 1024 * 1024

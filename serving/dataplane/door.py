@@ -18,6 +18,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, ModelRef
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Query:
         outputs: names wanted; none are all.
         deadline_s: ``time.monotonic()`` value; ``None`` is none.
         priority: 1 is served first; 0 is the model's default.
+        layout: what ``inputs`` share with those of other requests, if it is known.
     """
 
     ref: ModelRef
@@ -43,6 +45,7 @@ class Query:
     priority: int = 0
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cancelled: Cancellation | None = None
+    layout: Layout | None = None
 
 
 class DataPlane:
@@ -136,7 +139,7 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
             raise InvalidArgument(
                 f"model '{served.metadata.name}' has no signature '{escape(name)}'"
             )
-        inputs, rows = validator.inputs(query.inputs)
+        inputs, rows = validator.inputs(query.inputs, query.layout)
         outputs = validator.outputs(query.outputs) if query.outputs else ()
     except CrossfadeError as error:
         served.statistics.record_failure(error, 0)

@@ -7,13 +7,14 @@ dashboards keep working.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -24,6 +25,17 @@ from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _MODEL = ("model", "version")
+# What the native transport counts.
+_TRANSPORT: Final[Mapping[str, tuple[Any, str]]] = {
+    "connections": (GaugeMetricFamily, "Connections that are open"),
+    "accepted": (CounterMetricFamily, "Connections that were opened"),
+    "calls": (CounterMetricFamily, "Calls that were complete"),
+    "refused": (CounterMetricFamily, "Calls that were refused before any handler saw them"),
+    "pending": (GaugeMetricFamily, "Calls that are not answered yet"),
+    "held_bytes": (GaugeMetricFamily, "Bytes of requests that are held"),
+    "received_bytes": (CounterMetricFamily, "Bytes received"),
+    "sent_bytes": (CounterMetricFamily, "Bytes sent"),
+}
 
 
 class Waiting(Protocol):
@@ -55,11 +67,24 @@ class Observed(Protocol):
 
 
 class Exposition:
-    """Collects and formats the metrics of all served versions. Thread-safe."""
+    """Collects and formats the metrics of all served versions. Thread-safe.
 
-    def __init__(self, served: Callable[[], Iterable[Observed]], ready: Callable[[], bool]) -> None:
+    Args:
+        transport: which host serves gRPC.
+        counters: what that host counts, by the names in ``_TRANSPORT``.
+    """
+
+    def __init__(
+        self,
+        served: Callable[[], Iterable[Observed]],
+        ready: Callable[[], bool],
+        transport: str = "",
+        counters: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
         self._served = served
         self._ready = ready
+        self._transport = transport
+        self._counters = counters
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -72,6 +97,10 @@ class Exposition:
         yield GaugeMetricFamily(
             "crossfade_ready", "1 while the server takes traffic", value=float(self._ready())
         )
+        if self._transport:
+            value = {"transport": self._transport}
+            yield InfoMetricFamily("crossfade_transport", "Which host serves gRPC", value=value)
+        yield from _network(self._counters())
         served = list(self._served())
         yield from _requests(served)
         yield from _latency(served)
@@ -82,6 +111,12 @@ class Exposition:
     def describe(self) -> Iterator[Metric]:
         """Called by prometheus_client at registration: names are known only when collected."""
         return iter(())
+
+
+def _network(counters: Mapping[str, int]) -> Iterator[Metric]:
+    for name, (kind, help_text) in _TRANSPORT.items():
+        if name in counters:
+            yield kind(f"crossfade_grpc_{name}", help_text, value=counters[name])
 
 
 def _labels(one: Observed) -> list[str]:

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.runtimes.core.model import InferRequest, InferResult, Model, ModelMetadata
+from crossfade.runtimes.core.model import (
+    InferRequest,
+    InferResponse,
+    InferResult,
+    Model,
+    ModelMetadata,
+)
 
 # Upper bounds of the latency histogram, in seconds: from a tiny model to a stuck one.
 LATENCY_BOUNDS_S: Final = (
@@ -43,16 +49,19 @@ class Statistics:
         self.latency_counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.last_ns = 0
 
-    def record_request(self, duration_ns: int, queue_ns: int, infer_ns: int, rows: int) -> None:
-        """Counts one request that was answered."""
+    def record_requests(
+        self, duration_ns: int, answered: Sequence[tuple[InferRequest, InferResponse]]
+    ) -> None:
+        """Counts requests that came together and were answered."""
         bucket = bisect.bisect_left(LATENCY_BOUNDS_S, duration_ns * 1e-9)
         with self._lock:
-            self.success += 1
-            self.rows += rows
-            self.success_ns += duration_ns
-            self.queue_ns += queue_ns
-            self.infer_ns += infer_ns
-            self.latency_counts[bucket] += 1
+            self.success += len(answered)
+            self.success_ns += duration_ns * len(answered)
+            self.latency_counts[bucket] += len(answered)
+            for request, response in answered:
+                self.rows += request.rows
+                self.queue_ns += response.timings.queue_ns
+                self.infer_ns += response.timings.infer_ns
         self.last_ns = time.time_ns()
 
     def record_failure(self, error: CrossfadeError, duration_ns: int) -> None:
@@ -84,14 +93,14 @@ class Measured:
         began_ns = time.perf_counter_ns()
         results = self._inner.infer(requests)
         duration_ns = time.perf_counter_ns() - began_ns
+        answered: list[tuple[InferRequest, InferResponse]] = []
         for request, result in zip(requests, results, strict=True):
             if isinstance(result, CrossfadeError):
                 self.statistics.record_failure(result, duration_ns)
             else:
-                timings = result.timings
-                self.statistics.record_request(
-                    duration_ns, timings.queue_ns, timings.infer_ns, request.rows
-                )
+                answered.append((request, result))
+        if answered:
+            self.statistics.record_requests(duration_ns, answered)
         return results
 
     def close(self) -> None:

@@ -11,15 +11,18 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import ITEMSIZE, NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import ModelMetadata, Tensor, TensorSpec
+from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor, decode_bytes
 
 # Elements and bytes that one tensor may have; sizes are Python integers, so nothing wraps.
 MAX_ELEMENTS: Final = 2**31 - 1
 MAX_DIMENSIONS: Final = 32
+# Layouts that are remembered; then all are forgotten.
+_MAX_LAYOUTS: Final = 1024
 
 
 class Validator:
-    """Checks requests for one signature of one version. Immutable and thread-safe."""
+    """Checks requests for one signature of one version. Thread-safe."""
 
     def __init__(self, metadata: ModelMetadata, signature: str) -> None:
         self._model = metadata.name
@@ -31,15 +34,32 @@ class Validator:
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
         self._max_rows = metadata.max_batch_size if found.batched else 0
+        self._checked: dict[Layout, tuple[list[np.dtype[Any]], int]] = {}
 
-    def inputs(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
+    def inputs(
+        self, raws: Sequence[RawTensor], layout: Layout | None = None
+    ) -> tuple[dict[str, Tensor], int]:
         """Returns the arrays by name, and the rows of the batch (1 where there is no batch).
 
-        The arrays are read-only views on the message where its alignment allows.
+        The arrays are read-only views on the message where its alignment allows. Requests of one
+        ``layout`` are checked once.
 
         Raises:
             InvalidArgument: with what was expected and what was got.
         """
+        if layout is None:
+            return self._check(raws)
+        checked = self._checked.get(layout)
+        if checked is None:
+            arrays, rows = self._check(raws)
+            if len(self._checked) >= _MAX_LAYOUTS:
+                self._checked.clear()
+            self._checked[layout] = ([array.dtype for array in arrays.values()], rows)
+            return arrays, rows
+        dtypes, rows = checked
+        return {raw.name: _array(raw, dtype) for raw, dtype in zip(raws, dtypes, strict=True)}, rows
+
+    def _check(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
         arrays: dict[str, Tensor] = {}
         rows = 0
         for raw in raws:
@@ -101,8 +121,7 @@ class Validator:
             return decode_bytes(data, count, raw.name).reshape(raw.shape)
         if len(data) != count * itemsize:
             raise self._mismatch(raw.name, count * itemsize, len(data), "byte")
-        array: Tensor = np.ndarray(raw.shape, dtype, data)
-        return array if array.flags.aligned else array.copy()
+        return _array(raw, dtype)
 
     def _count(self, name: str, shape: tuple[int, ...], spec: TensorSpec) -> int:
         """Number of elements, once the shape is known to fit."""
@@ -136,6 +155,11 @@ class Validator:
             f"input {unit} size mismatch for input '{name}' for model '{self._model}'."
             f" Expected {expected}, got {got}"
         )
+
+
+def _array(raw: RawTensor, dtype: np.dtype[Any]) -> Tensor:
+    array: Tensor = np.ndarray(raw.shape, dtype, raw.data)
+    return array if array.flags.aligned else array.copy()
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
 
-from crossfade.runtimes.core.errors import (
-    Code,
-    CrossfadeError,
-    Internal,
-    ResourceExhausted,
-    Unavailable,
-)
+from crossfade.runtimes.core.errors import Code, CrossfadeError, Internal, Unavailable
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
 from crossfade.serving.transport.grpc_threads import MAX_WAITING, GrpcThreads
+from crossfade.serving.transport.streams import MAX_STREAMS, Streams
 
 _log = logging.getLogger(__name__)
 # RPCs that may wait for a thread; one more is refused with RESOURCE_EXHAUSTED.
 _BACKLOG: Final = 1024
-# A stream keeps a thread for as long as it lives.
-_MAX_STREAMS: Final = 16
 # How often the end looks whether only streams are left.
 _LOOK_S: Final = 0.05
 # Without a deadline grpcio says that some 292 years remain.
@@ -56,13 +48,13 @@ class GrpcHost:
     ) -> None:
         self._address = address
         self._credentials = credentials
-        self._streams = _Streams()
+        self._streams = Streams()
         table = _Table(rpcs, policy, self._streams)
-        self._pool = GrpcThreads(threads + _MAX_STREAMS, table.is_quick)
+        self._pool = GrpcThreads(threads + MAX_STREAMS, table.is_quick)
         self._server = grpc.server(
             self._pool,
             handlers=(table,),
-            maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG + MAX_WAITING,
+            maximum_concurrent_rpcs=threads + MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -92,6 +84,10 @@ class GrpcHost:
         self._pool.serve(self._server)
         self._server.start()
 
+    def counters(self) -> Mapping[str, int]:
+        """Nothing: grpcio keeps its counts to itself."""
+        return {}
+
     def stop(self, grace_s: float) -> None:
         """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off.
 
@@ -106,30 +102,12 @@ class GrpcHost:
         self._pool.shutdown(wait=False)
 
 
-class _Streams:
-    """Counts the streams that are open, and refuses one too many. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.open = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self.open >= _MAX_STREAMS:
-                raise ResourceExhausted("too many streams are open")
-            self.open += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self.open -= 1
-
-
 class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(
         self,
         rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
         policy: Policy,
-        streams: _Streams,
+        streams: Streams,
     ) -> None:
         self._handlers: dict[str, Any] = {}
         self.is_quick: dict[Any, Callable[[Buffer], bool]] = {}  # by the function that grpcio calls
@@ -210,7 +188,7 @@ def _unary(rpc: Rpc[Any, Any], policy: Policy) -> Callable[[bytes, Any], bytes]:
 
 
 def _stream(
-    rpc: StreamRpc[Any, Any], policy: Policy, streams: _Streams
+    rpc: StreamRpc[Any, Any], policy: Policy, streams: Streams
 ) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
     def behave(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         call = _Call(b"", context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,3 +106,25 @@ def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
     assert done.returncode == 1
     assert "how a picture becomes that is not known" in done.stderr
     assert "unknown model" in crossfade("infer", "nope", "{}", *to).stderr
+
+
+def test_doctor_says_what_is_there_and_what_is_missing() -> None:
+    shown = crossfade("doctor")
+    assert shown.returncode == 0
+    for name in ("onnxruntime_onnx", "tensorflow_savedmodel", "tflite", "grpcio", "native"):
+        assert name in shown.stdout
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_the_transport_is_shown_where_one_looks(
+    serve: Callable[..., ServerProcess], digits: Path, transport: str
+) -> None:
+    report = json.loads(crossfade("doctor", "--json").stdout)
+    if transport == "native" and report["transport"] != "native":
+        pytest.skip("crossfade-native is not built: make native-deps")
+    server = serve("--model-repository", digits / "models", "--transport", transport)
+    assert server.wait_for("listening")["transport"] == transport
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert f'crossfade_transport_info{{transport="{transport}"}} 1.0' in text
+    assert ("crossfade_grpc_connections" in text) == (transport == "native")

@@ -12,10 +12,10 @@ from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_answer import encode
 from crossfade.serving.frontends.open_inference.infer_codec import (
     InferMessage,
-    decode,
     model_of,
     to_query,
 )
+from crossfade.serving.frontends.open_inference.plans import Known, Plans
 from crossfade.serving.frontends.open_inference.wanted import Wanted
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
@@ -23,7 +23,7 @@ from crossfade.serving.wire import open_inference as wire
 from crossfade.serving.wire.fields import parse
 
 SERVICE: Final = "inference.GRPCInferenceService"
-_Asked = tuple[InferMessage, Call]
+_Asked = tuple[InferMessage | Known, Call]
 
 
 def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[Rpc[Any, Any]]:
@@ -34,8 +34,12 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         queries: list[Query] = []
         places: list[tuple[int, Any]] = []
         for index, (message, call) in enumerate(asked):
+            special: Sequence[Wanted] = ()
             try:
-                query, special = to_query(message, call, regions)
+                if isinstance(message, Known):
+                    query = message.query(call)
+                else:
+                    query, special = to_query(message, call, regions)
             except CrossfadeError as error:
                 answers[index] = error
             else:
@@ -72,7 +76,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         return dataclasses.replace(look(name, request, answer), access=Access.PROBE)
 
     return [
-        Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, decode, infer, bytes, is_quick),
+        Rpc(f"/{SERVICE}/ModelInfer", Access.INFER, Plans().decode, infer, bytes, is_quick),
         probe("ServerLive", wire.ServerLiveRequest, lambda _: wire.ServerLiveResponse(live=True)),
         probe(
             "ServerReady",

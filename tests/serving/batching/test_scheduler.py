@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.errors import DeadlineExceeded, InvalidArgument
 from crossfade.runtimes.core.model import InferRequest, InferResponse, Timings
 from tests.serving.batching.fakes import (
     Bench,
@@ -218,6 +218,28 @@ def test_batches_are_those_of_the_rule(line: list[tuple[int, int, int]], max_row
     assert [sorted(set(run), key=run.index) for run in bench.runs.numbers[1:]] == expected(
         line, max_rows
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=LINE, max_rows=st.integers(1, 6), dead=st.integers(0, 10))
+def test_those_that_come_together_are_batched_by_the_same_rule(
+    line: list[tuple[int, int, int]], max_rows: int, dead: int
+) -> None:
+    asked = [request(n, rows, width, priority=p) for n, (rows, width, p) in enumerate(line, 1)]
+    if dead < len(asked):
+        rows, width, priority = line[dead]
+        asked[dead] = request(dead + 1, rows, width, priority=priority, deadline_s=1.0)
+    with Bench(max_rows=max_rows, priority_levels=3, default_priority=1) as bench:
+        found = bench.scheduled.infer(asked)
+    alive = [entry for n, entry in enumerate(line) if n != dead]
+    numbers = [n for n in range(1, len(line) + 1) if n != dead + 1]
+    for n, (rows, width, _) in enumerate(line, 1):
+        if n == dead + 1:
+            assert isinstance(found[dead], DeadlineExceeded)
+        else:
+            assert values(found[n - 1]) == answer(n, rows, width)
+    batches = [[numbers[n - 1] for n in batch] for batch in expected(alive, max_rows)]
+    assert [sorted(set(run), key=run.index) for run in bench.runs.numbers] == batches
 
 
 def expected(line: list[tuple[int, int, int]], max_rows: int) -> list[list[int]]:

@@ -12,7 +12,13 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from crossfade.runtimes.core.errors import Cancelled, Internal, InvalidArgument, ResourceExhausted
-from crossfade.runtimes.core.model import ModelMetadata, ModelRef
+from crossfade.runtimes.core.model import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ModelRef,
+    Timings,
+)
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
@@ -22,6 +28,11 @@ from crossfade.serving.tensors.raw import RawTensor
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 MS = 1_000_000
+
+
+def record(counts: Statistics, duration_ns: int, queue_ns: int, infer_ns: int, rows: int) -> None:
+    answer = InferResponse({}, ModelMetadata("m", 1, "fake", {}), Timings(queue_ns, infer_ns))
+    counts.record_requests(duration_ns, [(InferRequest({}, rows=rows), answer)])
 
 
 class Queue:
@@ -60,8 +71,8 @@ def test_an_empty_server() -> None:
 def busy() -> Version:
     one = Version("flowers", 3, waiting=4)
     counts = one.statistics
-    counts.record_request(10 * MS, 4 * MS, 5 * MS, 3)
-    counts.record_request(30 * MS, 6 * MS, 9 * MS, 1)
+    record(counts, 10 * MS, 4 * MS, 5 * MS, 3)
+    record(counts, 30 * MS, 6 * MS, 9 * MS, 1)
     counts.record_run(4, 14 * MS, "full")
     counts.record_run(1, 1 * MS, "idle")
     counts.record_failure(InvalidArgument("x"), 1)
@@ -130,7 +141,7 @@ def test_every_version_has_its_own_samples() -> None:
     versions = [Version("a", 1), Version("a", 2), Version("b", 1)]
     for count, one in enumerate(versions, 1):
         for _ in range(count):
-            one.statistics.record_request(MS, 0, 0, 1)
+            record(one.statistics, MS, 0, 0, 1)
     samples = parse(Exposition(lambda: versions, lambda: True))
     assert [
         value(samples, "nv_inference_request_success", model=m, version=v)
@@ -196,3 +207,13 @@ def test_counters_of_a_served_model_are_right_after_each_request(plane: DataPlan
     assert seen() == (2, 4, 2, 1, 1)
     duration_us = value(parse(exposition), "nv_inference_request_duration_us", **me)
     assert 0 <= duration_us < 10e6
+
+
+def test_the_transport_shows_itself() -> None:
+    counters = {"connections": 3, "refused": 2, "calls": 7, "not shown": 1}
+    samples = parse(Exposition(list, lambda: True, "native", lambda: counters))
+    assert value(samples, "crossfade_transport_info", transport="native") == 1
+    assert value(samples, "crossfade_grpc_connections") == 3
+    assert value(samples, "crossfade_grpc_refused_total") == 2
+    assert value(samples, "crossfade_grpc_calls_total") == 7
+    assert not any("shown" in name for name, _ in samples)

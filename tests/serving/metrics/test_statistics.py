@@ -23,6 +23,11 @@ METADATA = ModelMetadata("m", 1, "fake", {})
 MS = 1_000_000
 
 
+def record(counts: Statistics, duration_ns: int, queue_ns: int, infer_ns: int, rows: int) -> None:
+    answer = InferResponse({}, METADATA, Timings(queue_ns, infer_ns))
+    counts.record_requests(duration_ns, [(InferRequest({}, rows=rows), answer)])
+
+
 def test_nothing_yet() -> None:
     counts = Statistics()
     assert (counts.success, counts.failure, counts.rows, counts.last_ns) == (0, {}, 0, 0)
@@ -31,8 +36,8 @@ def test_nothing_yet() -> None:
 
 def test_requests_add_up() -> None:
     counts = Statistics()
-    counts.record_request(10 * MS, 4 * MS, 5 * MS, 3)
-    counts.record_request(20 * MS, 1 * MS, 15 * MS, 1)
+    record(counts, 10 * MS, 4 * MS, 5 * MS, 3)
+    record(counts, 20 * MS, 1 * MS, 15 * MS, 1)
     assert (counts.success, counts.rows) == (2, 4)
     assert (counts.success_ns, counts.queue_ns, counts.infer_ns) == (30 * MS, 5 * MS, 20 * MS)
     assert abs(counts.last_ns - time.time_ns()) < 60e9
@@ -73,7 +78,7 @@ def test_latencies_fall_in_the_bucket_whose_bound_they_do_not_exceed(
     seconds: float, bucket: int
 ) -> None:
     counts = Statistics()
-    counts.record_request(round(seconds * 1e9), 0, 0, 1)
+    record(counts, round(seconds * 1e9), 0, 0, 1)
     assert counts.latency_counts[bucket] == 1
     assert sum(counts.latency_counts) == 1
 
@@ -84,7 +89,7 @@ def test_no_count_is_lost_between_threads() -> None:
 
     def add() -> None:
         for _ in range(500):
-            counts.record_request(MS, 2, 3, 4)
+            record(counts, MS, 2, 3, 4)
             counts.record_failure(failure, 1)
             counts.record_run(8, 5, "full")
 

@@ -18,6 +18,7 @@ from crossfade.runtimes.core.errors import PermissionDenied
 from crossfade.serving.app import server as app
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.config.vertex_config import VertexConfig
+from crossfade.serving.transport import native_host
 from crossfade.serving.transport.calls import Access, Caller, Policy, Route, Rpc, StreamRpc
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
@@ -59,7 +60,7 @@ class Tables:
         self.hosts: list[Sequence[Route]] = []
         self.policies: list[Policy] = []
 
-    def grpc_host(self, rpcs: Rpcs, policy: Policy, *_: object, **__: object) -> None:
+    def grpc_host(self, _: ServerConfig, rpcs: Rpcs, policy: Policy, tls: object) -> None:
         self.rpcs += rpcs
         self.policies.append(policy)
 
@@ -73,7 +74,7 @@ def composed() -> Tables:
     """What the real composition root hands to its hosts."""
     tables = Tables()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "GrpcHost", tables.grpc_host)
+        patch.setattr(app, "grpc_host", tables.grpc_host)
         patch.setattr(app, "HttpHost", tables.http_host)
         patch.setattr(app, "_tune_malloc", lambda: None)
         app.Server(ServerConfig((str(Path(__file__).parent),), vertex=VertexConfig()))
@@ -116,13 +117,21 @@ class Trap:
         return dataclasses.replace(route, handle=self(route.pattern))
 
 
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def host_of(request: pytest.FixtureRequest) -> Any:
+    """Each kind of gRPC host."""
+    if request.param == "native" and not native_host.is_installed():
+        pytest.skip("crossfade-native is not built: make native-deps")
+    return {"grpcio": GrpcHost, "native": native_host.NativeHost}[request.param]
+
+
 @pytest.fixture(scope="module")
-def denied() -> Iterator[tuple[DenyAll, Trap, grpc.Channel, str]]:
+def denied(host_of: Any) -> Iterator[tuple[DenyAll, Trap, grpc.Channel, str]]:
     """All tables on real hosts, behind a policy that denies everything."""
     policy, trap = DenyAll(), Trap()
     rpcs = [trap.rpc(rpc) for rpc in TABLES.rpcs]
     routes = [trap.route(route) for route in TABLES.routes]
-    grpc_host = GrpcHost(rpcs, policy, "127.0.0.1:0", threads=2, max_message_bytes=1024)
+    grpc_host = host_of(rpcs, policy, "127.0.0.1:0", threads=2, max_message_bytes=1024)
     http_host = HttpHost(routes, policy, HttpLimits(), host="127.0.0.1", port=0, threads=2)
     with contextlib.ExitStack() as stack:
         for host in (grpc_host, http_host):
@@ -190,10 +199,10 @@ def path_of(route: Route) -> str:
 
 
 @pytest.fixture(scope="module")
-def closed() -> Iterator[tuple[Trap, grpc.Channel, str]]:
+def closed(host_of: Any) -> Iterator[tuple[Trap, grpc.Channel, str]]:
     """All tables on real hosts, behind a guard that knows no token."""
     guard, trap = Guard(Tokens(())), Trap()
-    grpc_host = GrpcHost(
+    grpc_host = host_of(
         [trap.rpc(rpc) for rpc in TABLES.rpcs if rpc.access is not Access.PROBE],
         *(guard, "127.0.0.1:0"),
         threads=2,
@@ -326,7 +335,7 @@ def test_administration_from_here(peer: str) -> None:
         Guard().check(access, Someone(peer))
 
 
-def test_a_policy_that_fails_denies() -> None:
+def test_a_policy_that_fails_denies(host_of: Any) -> None:
     """An exception of the policy itself is an error for the caller, never a permission."""
 
     class Broken:
@@ -335,7 +344,7 @@ def test_a_policy_that_fails_denies() -> None:
 
     trap = Trap()
     rpcs = [trap.rpc(rpc) for rpc in TABLES.rpcs if isinstance(rpc, Rpc)]
-    host = GrpcHost(rpcs, Broken(), "127.0.0.1:0", threads=2, max_message_bytes=1024)
+    host = host_of(rpcs, Broken(), "127.0.0.1:0", threads=2, max_message_bytes=1024)
     host.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{host.port}") as channel:
