@@ -6,7 +6,7 @@ DEMO := .venv
 TEST := .venv-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps wheel clean
+.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -41,6 +41,9 @@ bench-protocols: $(TEST)/.ready  ## measure what each protocol costs for the sam
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
+
+triton: $(TEST)/.ready  ## install a real Triton into .bench/, for the tests and benchmarks that compare with it
+	@$(TEST)/bin/python -m crossfade.benchmarks.peers.triton
 
 wheel: $(TEST)/.ready  ## build the wheel and the sdist into dist/
 	@rm -rf build dist

@@ -95,11 +95,13 @@ class SequenceControl(_Section):
     Attributes:
         kind: ``start`` and ``end`` are true for the first and the last request, ``ready`` always;
             ``corrid`` is the sequence's id.
+        dtype: of the input, where the configuration declares it; checked against the model.
         false_true: what the input is filled with.
     """
 
     input: str
     kind: Literal["start", "end", "ready", "corrid"]
+    dtype: str | None = None
     false_true: tuple[float, float] = (0, 1)
 
 

@@ -350,7 +350,8 @@ def test_readiness_of_what_is_not_there(attacked: Target, name: str, code: str) 
         case(16, "negative", "-5", "INVALID_ARGUMENT"),
         case(16, "2^70", str(2**70), "INVALID_ARGUMENT"),
         case(16, "7", "7", "NOT_FOUND"),
-        case(16, "2^63", str(2**63), "NOT_FOUND"),
+        case(16, "2^63", str(2**63), "INVALID_ARGUMENT"),
+        case(16, "2^63-1", str(2**63 - 1), "NOT_FOUND"),
     ],
 )
 def test_unknown_version(attacked: Target, version: str, code: str) -> None:
@@ -537,7 +538,7 @@ CONFIG = {"config": {"string_param": "{}"}}
             25,
             "file-and-config",
             load("simple", **{"file:1/model.onnx": FILE}, **CONFIG),
-            "INVALID_ARGUMENT|UNIMPLEMENTED",
+            "INVALID_ARGUMENT",
             "",
         ),
         case(
@@ -547,13 +548,28 @@ CONFIG = {"config": {"string_param": "{}"}}
             "INVALID_ARGUMENT",
             "files are not taken",
         ),
-        case(25, "config", load("simple", **CONFIG), "UNIMPLEMENTED", "'config' is not supported"),
+        *[
+            case(25, f"config-{name}", load("simple", config=given), "INVALID_ARGUMENT", says)
+            for name, given, says in (
+                ("truncated", {"string_param": "{"}, "not valid JSON"),
+                ("empty", {"string_param": ""}, "not valid JSON"),
+                ("list", {"string_param": "[]"}, "must be a JSON object"),
+                ("deep", {"string_param": '{"a":' * 100_000}, r"allowed limit \(100\)"),
+                ("twice", {"string_param": '{"name": "a", "name": "b"}'}, "stands twice"),
+                ("unknown", {"string_param": '{"\\r\\n\u202e": 1}'}, r"\\r\\n\\u202e"),
+                ("wrong-kind", {"string_param": '{"input": 7}'}, "cannot be used|can be used"),
+                ("other-name", {"string_param": '{"name": "../x"}'}, "is not the model's"),
+                ("file", {"string_param": '{"default_model_filename": "../x"}'}, "file name"),
+                ("number", {"int64_param": 1}, "must be a string"),
+                ("bytes", {"bytes_param": b"{}"}, "must be a string"),
+            )
+        ],
         case(
             25,
             "parameter",
             load("simple", **{"\r\n" + RTL + LONG: FILE}),
-            "UNIMPLEMENTED",
-            "not supported",
+            "INVALID_ARGUMENT",
+            "is unknown",
         ),
     ],
 )

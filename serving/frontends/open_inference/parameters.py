@@ -62,11 +62,16 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
         timeout_us / 1e6 if timeout_us else None,
         label,
         flags[0],
-        _sequence(parameters) if _SEQUENCE_ID in parameters else {},
+        _sequence(parameters),
     )
 
 
 def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {flag: parameters.get(flag, False) for flag in ("sequence_start", "sequence_end")}
+    if not all(isinstance(value, bool) for value in flags.values()):
+        raise InvalidArgument("parameters 'sequence_start' and 'sequence_end' must be booleans")
+    if _SEQUENCE_ID not in parameters:
+        return {}
     name = parameters[_SEQUENCE_ID]
     if isinstance(name, str):
         if len(name) > _MAX_ID_LENGTH:
@@ -75,9 +80,6 @@ def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:
             )
     elif isinstance(name, bool) or not isinstance(name, int) or not 0 <= name < 2**64:
         raise InvalidArgument(f"parameter '{_SEQUENCE_ID}' must be an integer or a string")
-    flags = {flag: parameters.get(flag, False) for flag in ("sequence_start", "sequence_end")}
-    if not all(isinstance(value, bool) for value in flags.values()):
-        raise InvalidArgument("parameters 'sequence_start' and 'sequence_end' must be booleans")
     return {_SEQUENCE_ID: name, **flags}
 
 

@@ -17,7 +17,7 @@ from crossfade.serving.frontends.open_inference import binary_body, raw_request
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
 from crossfade.serving.frontends.open_inference.json_codec import Form, encode, to_query
-from crossfade.serving.frontends.open_inference.rpcs import check_load
+from crossfade.serving.frontends.open_inference.rpcs import override
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
@@ -52,8 +52,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         parameters = body.get("parameters", {})
         if not isinstance(parameters, dict):
             raise InvalidArgument("'parameters' must be an object")
-        check_load("", parameters)
-        plane.manager.load(parts["model"])
+        plane.manager.load(parts["model"], override(parts["model"], parameters))
         return HttpResponse()
 
     def unload(request: HttpRequest, parts: Parts) -> HttpResponse:
@@ -62,7 +61,10 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
 
     def index(request: HttpRequest, parts: Parts) -> HttpResponse:
         body = loads(request.body) if request.body else {}
-        found = describe.index("", body.get("ready") is True)
+        ready_only = body.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise InvalidArgument("'ready' must be a boolean")
+        found = describe.index(parts.get("repository") or "", ready_only)
         return _json([_plain(line) for line in found.models])
 
     def of_model(answer: Callable[[str, str], Any]) -> Callable[[HttpRequest, Parts], HttpResponse]:
@@ -84,7 +86,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         Route("GET", f"{MODEL}/config", read, of_model(config)),
         Route("GET", f"{MODEL}/stats", read, of_model(describe.statistics)),
         Route("GET", MODEL, read, of_model(describe.metadata)),
-        Route("POST", "/v2/repository/index", read, index),
+        Route("POST", "/v2/repository(?:/(?P<repository>[^/]+))?/index", read, index),
         Route("POST", "/v2/repository/models/(?P<model>[^/]+)/load", Access.ADMIN, load),
         Route("POST", "/v2/repository/models/(?P<model>[^/]+)/unload", Access.ADMIN, unload),
     ]
