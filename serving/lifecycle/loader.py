@@ -20,9 +20,11 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
     Session,
     Signature,
+    StreamingSession,
     Tensor,
     TensorSpec,
 )
+from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
@@ -68,11 +70,20 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     artifact = Artifact(path, model.name, version.version, instances, config.options)
     loaded = registry.create(platform).load(artifact)
     try:
+        if config.decoupled and not isinstance(loaded, StreamingSession):
+            raise LoadFailed(
+                f"platform '{platform}' gives one response to a request; remove decoupled"
+            )
         session = declare(loaded, config)
         metadata = _metadata(model, version, folder, platform, session)
         statistics = Statistics()
         leaf = Leaf(session, metadata)
         scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
+        if config.decoupled:
+            assert isinstance(session, StreamingSession)
+            decoupled = Decoupled(session, metadata, statistics)
+            measured = Measured(decoupled, statistics)
+            return Served(measured, statistics, config, scheduled, decoupled)
         _warm_up(leaf, config.warmup)
         _set_batching(scheduled, leaf, config)
         model_inside: Model = scheduled

@@ -83,6 +83,7 @@ def _values(message: Any, file: str) -> dict[str, Any]:
         values["queue"] = _queue(message.dynamic_batching)
     if message.HasField("sequence_batching"):
         values["sequence"] = triton_sequences.read(message.sequence_batching, file)
+    values["decoupled"] = message.model_transaction_policy.decoupled
     values["inputs"] = [_tensor(tensor) for tensor in message.input]
     values["outputs"] = [
         _tensor(tensor) | ({"labels_file": tensor.label_filename} if tensor.label_filename else {})

@@ -97,6 +97,8 @@ class Describe:
         elif queue.max_rows > 1:
             message.dynamic_batching.preferred_batch_size.append(queue.max_rows)
             message.dynamic_batching.max_queue_delay_microseconds = round(queue.max_delay_s * 1e6)
+        if config.decoupled:
+            message.model_transaction_policy.decoupled = True
         message.instance_group.add(
             name=name, count=queue.instances, kind=config_wire.ModelInstanceGroup.KIND_CPU
         )

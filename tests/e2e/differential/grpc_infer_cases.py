@@ -371,9 +371,39 @@ def streams() -> Iterator[Case]:
         yield Case(f"stream/{name}", run)
 
 
+def decoupled() -> Iterator[Case]:
+    """Models that give any number of responses, with and without an empty final one."""
+
+    def repeat(model: str, count: int, final: bool, **fields: Any) -> Any:
+        inputs = [("x", "FP32", [2]), ("n", "INT32", [1])]
+        raws = [np.float32([1, 2]).tobytes(), np.int32([count]).tobytes()]
+        made = request(model, inputs, raws, **fields)
+        if final:
+            made.parameters["triton_enable_empty_final_response"].bool_param = True
+        return made
+
+    for model, final in itertools.product(("repeat", "repeat_fails"), (False, True)):
+        for count in (0, 1, 3):
+            made = repeat(model, count, final, id="7")
+            name = f"{model}/{count}{'-final' * final}"
+            yield Case(f"stream/{name}", lambda peer, r=made: peer.stream([r]))
+        yield infer(f"{model}/unary{'-final' * final}", repeat(model, 1, final))
+    for name, made in {
+        "output": repeat("repeat", 2, True, outputs=["y"]),
+        "output-unknown": repeat("repeat", 2, True, outputs=["z"]),
+        "version": repeat("repeat", 2, True, model_version="1"),
+        "version-unknown": repeat("repeat", 2, True, model_version="2"),
+        "missing": request("repeat", [("x", "FP32", [2])], [bytes(8)]),
+        "final-false": repeat("repeat", 2, True),
+    }.items():
+        if name == "final-false":
+            made.parameters["triton_enable_empty_final_response"].bool_param = False
+        yield Case(f"stream/repeat/{name}", lambda peer, r=made: peer.stream([r]))
+
+
 def cases() -> list[Case]:
     """All of them."""
-    parts = (narrow, names, ids, parameters, classification, failing, sequences, streams)
+    parts = (narrow, names, ids, parameters, classification, failing, sequences, streams, decoupled)
     return [
         *itertools.chain.from_iterable(of_dtype(dtype) for dtype in DTYPES),
         *itertools.chain.from_iterable(part() for part in parts),

@@ -16,7 +16,10 @@ from tests.e2e.differential.models import TWINS
 from tests.e2e.differential.peers import Case, Outcome, Peer
 
 # What a model is run by is not compared: it is not the same on purpose.
-CONFIG = ("name", "version_policy", "max_batch_size", "dynamic_batching", "sequence_batching")
+CONFIG = (
+    "name", "version_policy", "max_batch_size", "dynamic_batching", "sequence_batching",
+    "model_transaction_policy",
+)  # fmt: skip
 VERSIONS = {
     "latest": "", "1": "1", "3": "3", "2": "2", "0": "0", "x": "x", "01": "01", "plus": "+1",
     "negative": "-1", "blank": " ", "blank-before": " 1", "blank-after": "1 ", "decimal": "1.0",

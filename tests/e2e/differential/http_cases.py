@@ -276,6 +276,12 @@ def sequences() -> Iterator[Case]:
     yield Case("http/sequence", run)
 
 
+def decoupled() -> Iterator[Case]:
+    inputs = [tensor("x", "FP32", [2], [1, 2]), tensor("n", "INT32", [1], [2])]
+    yield post("repeat", "repeat", {"inputs": inputs})
+    yield post("repeat-wrong", "repeat", {"inputs": inputs[:1]})
+
+
 def _without_platform(found: Any) -> Any:
     return {k: v for k, v in found.items() if k != "platform"} if isinstance(found, dict) else found
 
@@ -443,6 +449,16 @@ def extensions() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """All of them; what changes the server comes last."""
-    parts = (binary, compression, bodies, parameters, sequences, paths, extensions, repository)
+    parts = (
+        binary,
+        compression,
+        bodies,
+        parameters,
+        sequences,
+        decoupled,
+        paths,
+        extensions,
+        repository,
+    )
     per_dtype = [case for dtype in DTYPES for case in of_dtype(dtype)]
     return [*per_dtype, *(case for part in parts for case in part())]

@@ -25,6 +25,7 @@ SETTINGS = "settings that are unknown, or would have no effect, are refused"
 MEMORY = "regions that may not or cannot be mapped are INVALID_ARGUMENT or NOT_FOUND"
 BINARY = "`binary_data_output` counts for named outputs, too"
 CODING = "an unknown Content-Encoding is 415"
+DECOUPLED = "a wrong request to a decoupled model is refused as wrong"
 HEALTH = "health of an unknown service is NOT_FOUND"
 GARBAGE = "bytes that are no message are INVALID_ARGUMENT"
 COUNTED = "a refused request counts as a failure in the statistics"
@@ -156,6 +157,7 @@ KNOWN = (
     *_of(TIMEOUT, "DEADLINE_EXCEEDED", "OK", r"grpc/parameter/timeout/int64"),
     *_of(TIMEOUT, "DEADLINE_EXCEEDED", _INVALID, r"grpc/parameter/timeout/uint64"),
     *_of(TIMEOUT, "504", "200", r"http/parameter/timeout/1"),
+    *_of(DECOUPLED, "400", "501", r"http/repeat-wrong"),
     *_of(READY, "OK", "OK", r"grpc/server/ready", r"grpc/health/(server|own)"),
     *_of(READY, "200", "400", r"http/path/ready"),
     *_of(LOAD, "NOT_FOUND", "INTERNAL", r"grpc/name/(unknown|case)/Load"),

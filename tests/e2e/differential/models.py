@@ -88,15 +88,17 @@ class Twin:
             (folder / "labels.txt").write_text("\n".join(self.labels) + "\n")
 
     def _fake(self) -> str:
-        lines = [f"behaviour: {'fail' if self.behaviour == 'fail' else 'echo'}"]
-        if self.behaviour == "fail":
+        lines = [f"behaviour: {'fail' if 'fail' in self.behaviour else 'echo'}"]
+        if "repeat" in self.behaviour:
+            lines.append("repeat: n")
+        if "fail" in self.behaviour:
             lines.append(f"fail: {{code: {self.fails[1]}, message: as told}}")
         lines.append("inputs:")
         batch = [-1] if self.batch else []
         for name, dtype, dims in self.inputs:
             lines.append(f"  - {{name: {name}, dtype: {dtype}, shape: {batch + dims}}}")
         lines.append("outputs:")
-        for (name, dtype, _), (source, _, _) in zip(self.outputs, self.inputs, strict=True):
+        for (name, dtype, _), (source, _, _) in zip(self.outputs, self.inputs, strict=False):
             lines.append(f"  - {{name: {name}, dtype: {dtype}, from: {source}}}")
         return "\n".join(lines)
 
@@ -161,6 +163,18 @@ sequence_batching {
     { name: "id" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_INT64 } ] }
   ]
 }""",
+    ),
+    *(
+        Twin(
+            name,
+            (("x", "FP32", [2]), ("n", "INT32", [1])),
+            (("y", "FP32", [2]),),
+            behaviour,
+            batch=0,
+            fails=("UNAVAILABLE", "UNAVAILABLE"),
+            extra="model_transaction_policy { decoupled: true }",
+        )
+        for name, behaviour in (("repeat", "repeat"), ("repeat_fails", "repeat-fail"))
     ),
     _echo("broken", "FP32", [2], behaviour="broken"),
 )

@@ -22,8 +22,12 @@ class TritonPythonModel:
         if self._behaviour == "broken":
             raise ValueError("as told")
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[Any]) -> list[Any] | None:
         """Answers each request by itself."""
+        if "repeat" in self._behaviour:
+            for request in requests:
+                self._repeat(request)
+            return None
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
@@ -45,6 +49,17 @@ class TritonPythonModel:
                 [self._copy(target, of(source)) for target, source in pairs]
             )
         return pb.InferenceResponse([pb.Tensor(name, array) for name, array in found.items()])
+
+    def _repeat(self, request: Any) -> None:
+        """As many responses as ``n`` says, then an error if told so, then the end."""
+        sender = request.get_response_sender()
+        tensor = pb.get_input_tensor_by_name(request, "x")
+        for _ in range(int(pb.get_input_tensor_by_name(request, "n").as_numpy()[0])):
+            sender.send(pb.InferenceResponse([pb.Tensor("y", tensor.as_numpy())]))
+        if "fail" in self._behaviour:
+            error = pb.TritonError("as told", getattr(pb.TritonError, self._fails))
+            sender.send(pb.InferenceResponse(error=error))
+        sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _copy(self, name: str, tensor: Any) -> Any:
         try:
