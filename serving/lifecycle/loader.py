@@ -12,7 +12,7 @@ import numpy as np
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed
+from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed, escape
 from crossfade.runtimes.core.model import (
     Artifact,
     InferRequest,
@@ -38,6 +38,8 @@ from crossfade.serving.repository.layout import ModelFiles, VersionFiles
 _log = logging.getLogger(__name__)
 # Rows that a request may have where the configuration does not say; larger ones are a mistake.
 _DERIVED_MAX_BATCH = 4096
+# Characters: gRPC sends messages as headers, which have a limit.
+_MAX_REASON = 800
 # Rows that ``auto`` tries at most.
 _AUTO_MAX_ROWS = 64
 
@@ -57,10 +59,16 @@ def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     try:
         return _load(model, version, folder)
     except CrossfadeError as error:
-        error.message = error.message.replace(str(folder), model.name)
+        error.message = _presentable(error.message.replace(str(folder), model.name))
         raise
     except Exception as error:
         raise Internal.hide(error, _log, f"loading {model.name}") from error
+
+
+def _presentable(reason: str) -> str:
+    """Bounds and escapes a reason: names in it may come from a file or from a client."""
+    text = "".join(c if c.isascii() and c.isprintable() else escape(c) for c in reason)
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:

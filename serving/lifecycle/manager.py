@@ -32,6 +32,8 @@ from crossfade.serving.repository.source import Source
 _log = logging.getLogger(__name__)
 # How long the end of the server waits for a model that is still loading or in use.
 _CLOSE_S = 5.0
+# Characters of all versions' reasons together that a client gets.
+_MAX_REASONS = 4096
 
 
 class Mode(enum.Enum):
@@ -212,7 +214,8 @@ class Manager:
         self._check_explicit()
         failures = self._sync(name, self._read(check_name(name), override), retry=True)
         if failures:
-            raise LoadFailed(f"failed to load '{name}', {'; '.join(failures)}")
+            reasons = "; ".join(failures)[:_MAX_REASONS]
+            raise LoadFailed(f"failed to load '{name}', {reasons}")
 
     def unload(self, name: str) -> None:
         """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""

@@ -73,7 +73,7 @@ class Both:
         self.server = server
         self.oracles = {name: Oracle(folder) for name, folder in folders.items()}
         self._channel = grpc.insecure_channel(server.grpc)
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -81,7 +81,7 @@ class Both:
     def call(self, request: Any) -> tuple[str, dict[str, Any]]:
         """Status and outputs over gRPC."""
         try:
-            answer = self._predict(request, timeout=20)
+            answer = self.predictions.Predict(request, timeout=20)
         except grpc.RpcError as error:
             return error.code().name, {}
         assert answer.model_spec.signature_name
@@ -384,3 +384,78 @@ def test_statuses(both: Both, change: dict[str, Any], code: str, status: int | N
     if status is not None:
         body = {"signature_name": spec.signature_name, "inputs": {"x": [[1, 2]]}}
         assert rest(both.server, f"{path}:predict", body)[0] == status
+
+
+# Examples: the signature parses them itself, so that TensorFlow can be asked with their bytes.
+
+EXAMPLES = [
+    ("numbers", [{"x": 1.0}, {"x": -2.5}, {"x": 1e30}]),
+    ("one", [{"x": 0.1}]),
+    ("many", [{"x": n / 3} for n in range(100)]),
+    ("more-features", [{"x": 1.0, "other": 7.0}]),
+    ("missing", [{"other": 1.0}]),  # the signature has a default, or not
+    ("some-missing", [{"x": 1.0}, {}]),
+    ("integer", [{"x": 3}]),  # of a kind that the signature does not parse
+    ("text", [{"x": "a"}]),
+]
+TASKS = {
+    "regress_x_to_y": ("Regress", "regress"),
+    "regress_x_to_y2": ("Regress", "regress"),
+    "classify_x_to_y": ("Classify", "classify"),
+}
+
+
+def example(features: Mapping[str, Any]) -> Any:
+    made = tf.train.Example()
+    for name, value in features.items():
+        feature = made.features.feature[name]
+        if isinstance(value, str):
+            feature.bytes_list.value.append(value.encode())
+        elif isinstance(value, int):
+            feature.int64_list.value.append(value)
+        else:
+            feature.float_list.value.append(value)
+    return made
+
+
+@pytest.mark.parametrize("signature", TASKS)
+@pytest.mark.parametrize("rows", [e[1] for e in EXAMPLES], ids=[e[0] for e in EXAMPLES])
+@pytest.mark.parametrize("model", HALVES[:2])
+def test_examples(both: Both, model: str, rows: list[Any], signature: str) -> None:
+    from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+    oracle = known(both, model)
+    examples = [example(row) for row in rows]
+    serialized = np.array([e.SerializeToString() for e in examples], object)
+    wanted = oracle.run(signature, {"inputs": serialized})
+    method, verb = TASKS[signature]
+    kind = (
+        classification_pb2.ClassificationRequest
+        if method == "Classify"
+        else regression_pb2.RegressionRequest
+    )
+    request = kind()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    request.input.example_list.examples.extend(examples)
+    call = getattr(both.predictions, method)
+    document = {"signature_name": signature, "examples": rows}
+    path = f"/v1/models/{model}:{verb}"
+    status, found = rest(both.server, path, json.dumps(document).encode())
+    if wanted is None:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, timeout=20)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert status == 400
+        return
+    (values,) = wanted.values()
+    result = call(request, timeout=20).result
+    got = (
+        [line.value for line in result.regressions]
+        if method == "Regress"
+        else [[c.score for c in line.classes] for line in result.classifications]
+    )
+    assert np.float32(got).ravel().tolist() == values.ravel().tolist()
+    assert status == 200
+    shown = found["results"]
+    over_rest = shown if method == "Regress" else [[score for _, score in row] for row in shown]
+    assert np.float32(over_rest).ravel().tolist() == values.ravel().tolist()

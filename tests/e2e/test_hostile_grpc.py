@@ -6,6 +6,7 @@ Row 38, which is about frames, is in ``test_hostile_frames``.
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -582,6 +583,30 @@ def test_load(attacked: Target, request_: Any, code: str, says: str) -> None:
             request_, got.name, says, method="RepositoryModelLoad", sent=(request_.model_name,)
         )
     assert tree(attacked.root) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        case(25, "labels-outside", {"label_filename": "../../etc/passwd"}, "no label file"),
+        case(25, "other-dims", {"dims": [2**62] * 1000}, "with shape"),
+        case(25, "unknown-output", {"name": "\x1b[2J" + RTL}, r"output '\x1b[2J\u202esimple'"),
+        case(25, "long-output", {"name": LONG}, "declares the output 'nnn"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(
+    attacked: Target, config: dict[str, Any], says: str
+) -> None:
+    """The version that was there goes on."""
+    output = {"name": "OUTPUT0", "data_type": "TYPE_INT32", "dims": [16], **config}
+    given = json.dumps({"max_batch_size": 8, "output": [output]})
+    with attacked.survives():
+        request = load("simple", config={"string_param": given})
+        got, message, _ = attacked.call("RepositoryModelLoad", request)
+        assert got is grpc.StatusCode.INTERNAL
+        assert says in message
+        assert_clean(message.removesuffix("..."), ["../../etc/passwd", LONG[:700]])
+    attacked.call("RepositoryModelLoad", load("simple"))
 
 
 @pytest.mark.parametrize(
