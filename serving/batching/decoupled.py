@@ -50,9 +50,12 @@ class Decoupled:
             found = self._session.stream(request.inputs, request.signature, request.outputs)
             for outputs in found:
                 if request.cancelled is not None and request.cancelled.is_set():
-                    raise Cancelled("the caller has gone")
+                    raise _gone()
                 timings = Timings(batch_rows=request.rows)
                 yield InferResponse(outputs, self.metadata, timings, final=False)
+        except GeneratorExit:
+            self._statistics.record_failure(_gone(), time.perf_counter_ns() - began_ns)
+            raise
         except CrossfadeError as failure:
             error = failure
         except Exception as failure:
@@ -68,3 +71,7 @@ class Decoupled:
     def close(self) -> None:
         """See ``Model.close``."""
         self._session.close()
+
+
+def _gone() -> Cancelled:
+    return Cancelled("the caller has gone")

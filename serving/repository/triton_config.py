@@ -11,7 +11,7 @@ from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Load
 from crossfade.runtimes.registry import resolve
 from crossfade.serving.config.model_config import ModelConfig, build
 from crossfade.serving.repository import triton_sequences
-from crossfade.serving.repository.triton_dtypes import DTYPES
+from crossfade.serving.repository.triton_dtypes import dtype_of
 from crossfade.serving.wire import model_config as wire
 
 _OVERRIDE: Final = "load parameter 'config'"
@@ -139,7 +139,7 @@ def _queue(dynamic: Any) -> dict[str, Any]:
 def _tensor(tensor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"name": tensor.name, "dims": list(tensor.dims)}
     if tensor.data_type != wire.TYPE_INVALID:
-        values["dtype"] = DTYPES[tensor.data_type]
+        values["dtype"] = dtype_of(tensor.data_type)
     if tensor.HasField("reshape"):
         values["reshape"] = list(tensor.reshape.shape)
     return values

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.wire import model_config as wire
 
-DTYPES: Final = {
+_DTYPES: Final = {
     wire.TYPE_BOOL: "BOOL",
     wire.TYPE_UINT8: "UINT8",
     wire.TYPE_UINT16: "UINT16",
@@ -22,4 +23,11 @@ DTYPES: Final = {
     wire.TYPE_STRING: "BYTES",
     wire.TYPE_BF16: "BF16",
 }
-WIRE_DTYPES: Final = {name: number for number, name in DTYPES.items()}
+WIRE_DTYPES: Final = {name: number for number, name in _DTYPES.items()}
+
+
+def dtype_of(number: wire.DataType) -> str:
+    """Our name of a Triton data type; raises LoadFailed for a number that is none."""
+    if number not in _DTYPES:
+        raise LoadFailed(f"there is no data type {number}")
+    return _DTYPES[number]

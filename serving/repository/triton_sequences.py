@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import Sequencing
-from crossfade.serving.repository.triton_dtypes import DTYPES, WIRE_DTYPES
+from crossfade.serving.repository.triton_dtypes import WIRE_DTYPES, dtype_of
 
 # Triton's own: sequences without a request for so long are forgotten.
 _IDLE_US: Final = 1_000_000
@@ -42,10 +42,12 @@ def _control(entry: Any, file: str) -> dict[str, Any]:
     if len(entry.control) != 1:
         raise LoadFailed(f"{file}: control_input '{entry.name}' must have one control")
     (control,) = entry.control
+    if control.kind >= len(_KINDS):
+        raise LoadFailed(f"{file}: control_input '{entry.name}' has no kind of control")
     values: dict[str, Any] = {"input": entry.name, "kind": _KINDS[control.kind]}
     if values["kind"] == "corrid":
         if control.data_type:
-            values["dtype"] = DTYPES[control.data_type]
+            values["dtype"] = dtype_of(control.data_type)
         return values
     given = [
         (dtype, list(getattr(control, field)))
@@ -80,8 +82,9 @@ def write(sequence: Sequencing, message: Any, max_rows: int) -> None:
         if control.kind == "corrid":
             line.data_type = WIRE_DTYPES.get(control.dtype or "", 0)
             continue
-        values = getattr(line, _FALSE_TRUE[control.dtype or "FP32"])
-        values.extend(_VALUES[control.dtype or "FP32"](value) for value in control.false_true)
+        dtype = control.dtype if control.dtype in _FALSE_TRUE else "FP32"
+        values = getattr(line, _FALSE_TRUE[dtype])
+        values.extend(_VALUES[dtype](value) for value in control.false_true)
     for state in sequence.states:
         message.state.add(input_name=state.input, output_name=state.output)
 

@@ -114,6 +114,14 @@ def test_nothing_more_for_a_caller_who_has_gone() -> None:
     assert statistics.failure == {"CANCELLED": 1}
 
 
+def test_a_caller_who_takes_no_more_is_counted() -> None:
+    model, statistics = made(Counting())
+    answers = model.stream(ask(10))
+    next(answers)
+    del answers
+    assert statistics.failure == {"CANCELLED": 1}
+
+
 def test_one_response_is_not_to_be_had() -> None:
     session = Counting()
     model, _ = made(session)

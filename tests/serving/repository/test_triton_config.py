@@ -277,6 +277,10 @@ def test_a_configuration_as_json() -> None:
     assert from_json({"name": "m"}, "m") == from_json({}, "m") == read("")
 
 
+def _control(**control: int) -> dict[str, Any]:
+    return {"control_input": [{"name": "S", "control": [control]}]}
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [
@@ -286,6 +290,9 @@ def test_a_configuration_as_json() -> None:
         ({"max_batch_size": -1}, "max_batch_size"),
         ({"name": "other"}, "is not the model's"),
         ({"ensemble_scheduling": {}}, "ensemble"),
+        ({"input": [{"name": "x", "data_type": 99}]}, "no data type 99"),
+        ({"sequence_batching": _control(kind=99)}, "no kind of control"),
+        ({"sequence_batching": _control(kind=3, data_type=99)}, "no data type 99"),
         ({"\r\n\u202e": 1}, r"\\r\\n\\u202e"),
     ],
 )

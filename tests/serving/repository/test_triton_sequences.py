@@ -29,9 +29,11 @@ def test_there_and_back(text: str, max_rows: int) -> None:
     assert again == message
 
 
-def test_controls_of_another_file() -> None:
-    """``model.yaml`` need not say of which dtype a control is."""
-    sequence = Sequencing.model_validate({"controls": [{"input": "S", "kind": "start"}]})
+@pytest.mark.parametrize("dtype", [None, "INT64"])
+def test_controls_of_another_file(dtype: str | None) -> None:
+    """``model.yaml`` may say of a control what Triton cannot, or nothing."""
+    controls = [{"input": "S", "kind": "start", "dtype": dtype}]
+    sequence = Sequencing.model_validate({"controls": controls})
     message = wire.ModelSequenceBatching()
     write(sequence, message, 1)
     (control,) = message.control_input[0].control
