@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ FORMS = {
     "grpc.aio": grpc_aio,
     "http.aio": http_aio,
 }
-KEY, SIZE = "/cf_client_calls", 128
+KEY, SIZE = f"/cf_client_calls_{os.getpid()}", 128
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,7 +296,7 @@ def _declared(name: str) -> dict[str, Any]:
     return {"name": name, "data_type": "TYPE_INT32", "dims": [16]}
 
 
-KEY = "/cf_client_differential"
+KEY = f"/cf_client_differential_{os.getpid()}"
 
 
 def region() -> Iterator[Case]:

@@ -1,6 +1,6 @@
 """Where Crossfade answers differently from Triton 2.51, and why.
 
-Each reason stands, word for word, in ``docs/compatibility.md``. A pattern is a regular expression
+Each reason stands, in these words, in ``docs/compatibility.md``. A pattern is a regular expression
 over whole ids: everything that it matches must differ in exactly this way.
 """
 
