@@ -8,8 +8,7 @@ CLIENTS := .venv-clients
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-transport \
-    bench-deps soak \
-    native-deps native-check wheel clean
+    bench-deps soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -59,6 +58,9 @@ native-check: $(TEST)/.native  ## bend bytes and race threads through it, under 
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
+
+triton: $(TEST)/.ready  ## install a real Triton into .bench/, for the tests and benchmarks that compare with it
+	@$(TEST)/bin/python -m crossfade.benchmarks.peers.triton
 
 wheel: $(TEST)/.ready  ## build the wheel and the sdist into dist/
 	@rm -rf build dist

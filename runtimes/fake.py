@@ -12,8 +12,10 @@ A version's folder holds ``fake.yaml``:
       - {name: version, dtype: INT64, shape: [-1], value: 3}      # a number or a text in any shape
     fail: {at: run, code: UNAVAILABLE, message: busy, when: {input: x, value: 13}}
     crash: {at: run, how: exit}  # ends the whole process; for trying out isolation
+    repeat: n                    # of a decoupled model: so many responses as this input's value
 
-A value without a shape is one per row. ``fail.when`` fails a run in which any element of that
+A value without a shape is one per row. With ``repeat``, delays come before each response, and a
+failure after the last. ``fail.when`` fails a run in which any element of that
 input has that value: a stacked batch with one bad row fails as a whole, its good rows alone pass.
 """
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -130,6 +132,7 @@ class FakeModel(Options):
     method: Literal["predict", "classify", "regress"] = "predict"
     fail: Failure = Failure()
     crash: Crash = Crash()
+    repeat: str | None = None
     memory_bytes: int = pydantic.Field(default=1 << 20, ge=0)
 
     @pydantic.model_validator(mode="after")
@@ -137,6 +140,7 @@ class FakeModel(Options):
         known = {given.name for given in self.inputs}
         wanted = {o.source for o in self.outputs if o.source is not None}
         wanted |= {when.input for when in (self.fail.when, self.delay_when) if when}
+        wanted |= {self.repeat} if self.repeat else set()
         if unknown := wanted - known:
             raise ValueError(f"no input is called {', '.join(sorted(unknown))}")
         if self.behaviour == "sleep" and not self.delay_ms:
@@ -162,7 +166,7 @@ class FakeRuntime:
             raise errors.LoadFailed(model.fail.message)
         if model.behaviour == "crash" and model.crash.at == "load":
             _crash(model.crash)
-        return FakeSession(model)
+        return FakeSession(model) if model.repeat is None else RepeatingSession(model)
 
 
 def _read(artifact: Artifact) -> FakeModel:
@@ -219,6 +223,20 @@ class FakeSession:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class RepeatingSession(FakeSession):
+    """Gives as many responses as an input says. Thread-safe."""
+
+    def stream(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Iterator[Tensors]:
+        """See ``StreamingSession.stream``."""
+        model = self._model
+        failing = model.behaviour == "fail" and _hit(model.fail.when, inputs)
+        quiet = FakeSession(model.model_copy(update={"behaviour": "echo"}))
+        for _ in range(int(inputs[str(model.repeat)].ravel()[0])):
+            yield quiet.run(inputs, signature, outputs)
+        if failing:
+            raise _ERRORS[model.fail.code](model.fail.message)
 
 
 def _spec(tensor: Input, per_row: bool = False) -> TensorSpec:

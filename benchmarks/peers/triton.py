@@ -99,7 +99,24 @@ class Triton:
                 onnx_file=workspace.model_file(model).resolve(),
             )
             (repository / model / "config.pbtxt").write_text(config)
-        grpc_port, http_port, metrics_port = free_ports(3)
+        return self.serve(workspace, repository, free_ports(3))
+
+    def installed(self, workspace: Workspace) -> bool:
+        """Whether `prepare` has been here."""
+        return self._backends(workspace).is_dir()
+
+    def serve(
+        self, workspace: Workspace, repository: Path, ports: Sequence[int], *options: str
+    ) -> Launch:
+        """How to serve any repository of models for the Python backend.
+
+        Args:
+            workspace: Where `prepare` has installed the server.
+            repository: In Triton's layout.
+            ports: For gRPC, HTTP and metrics.
+            options: More of tritonserver's.
+        """
+        grpc_port, http_port, metrics_port = ports
         packages = self._site_packages(workspace)
         command = [
             str(packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
@@ -112,6 +129,7 @@ class Triton:
             f"--http-port={http_port}",
             f"--metrics-port={metrics_port}",
             "--allow-gpu-metrics=false",
+            *options,
         ]
         libraries = [packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
         environment = {
@@ -135,3 +153,7 @@ class Triton:
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
         return Path(result.stdout.strip()).resolve()
+
+
+if __name__ == "__main__":
+    Triton().prepare(Workspace(Path(".bench")))

@@ -6,7 +6,7 @@ All values are immutable; all sessions and models may be called from many thread
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
@@ -157,12 +157,13 @@ class Timings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InferResponse:
-    """One answer; ``outputs`` keeps the signature's order."""
+    """One answer; ``outputs`` keeps the signature's order; not ``final`` where more may follow."""
 
     outputs: Tensors
     model: ModelMetadata
     timings: Timings = Timings()
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=_nothing)
+    final: bool = True
 
 
 InferResult = InferResponse | CrossfadeError
@@ -210,6 +211,23 @@ class Runtime(Protocol):
             LoadFailed: with the reason, and what to do about it.
             MissingExtra: the platform's library is not installed.
         """
+        ...
+
+
+@runtime_checkable
+class StreamingSession(Session, Protocol):
+    """A session that can also answer one request with any number of responses."""
+
+    def stream(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Iterator[Tensors]:
+        """As ``run``, one response after the other; closed early when nobody wants the rest."""
+        ...
+
+
+class StreamingModel(Protocol):
+    """Beside a ``Model``: what answers one request with any number of responses. Thread-safe."""
+
+    def stream(self, request: InferRequest) -> Iterator[InferResult]:
+        """Yields each response as it comes, none of them final; an error is the last one."""
         ...
 
 

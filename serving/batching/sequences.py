@@ -259,6 +259,11 @@ class Sequenced:
 
 
 def _check_control(control: SequenceControl, spec: TensorSpec) -> None:
+    if control.dtype not in (None, spec.dtype):
+        raise LoadFailed(
+            f"sequence: the control '{spec.name}' is declared as {control.dtype}, but the model"
+            f" has {spec.dtype}"
+        )
     if control.kind != "corrid" and spec.dtype == "BYTES":
         raise LoadFailed(f"sequence: the control '{spec.name}' cannot be BYTES")
     if control.kind == "corrid" and spec.dtype not in _ID_DTYPES:

@@ -127,7 +127,14 @@ def add(commands: Any) -> None:
         "--server-name",
         default=_DEFAULTS["server_name"],
         metavar="NAME",
-        help="what ServerMetadata says (%(default)s); NVIDIA's samples insist on 'triton'",
+        help="what ServerMetadata says (%(default)s)",
+    )
+    option(
+        "--triton-compat",
+        action="store_const",
+        const="triton",
+        dest="server_name",
+        help="say 'triton', as clients that were written for it insist on",
     )
     option(
         "--allow-shared-memory",

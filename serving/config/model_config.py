@@ -95,11 +95,13 @@ class SequenceControl(_Section):
     Attributes:
         kind: ``start`` and ``end`` are true for the first and the last request, ``ready`` always;
             ``corrid`` is the sequence's id.
+        dtype: of the input, where the configuration declares it; checked against the model.
         false_true: what the input is filled with.
     """
 
     input: str
     kind: Literal["start", "end", "ready", "corrid"]
+    dtype: str | None = None
     false_true: tuple[float, float] = (0, 1)
 
 
@@ -168,6 +170,7 @@ class ModelConfig(_Section):
         default_filename: the file in a version's folder to open.
         inputs, outputs: what Triton's ``config.pbtxt`` declares; checked against the model.
         sequence: makes requests that belong together share a state.
+        decoupled: a request has any number of responses, and comes over a stream.
         options: passed to the runtime.
     """
 
@@ -186,6 +189,7 @@ class ModelConfig(_Section):
     inputs: tuple[DeclaredTensor, ...] = ()
     outputs: tuple[DeclaredTensor, ...] = ()
     sequence: Sequencing | None = None
+    decoupled: bool = False
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")
@@ -197,6 +201,12 @@ class ModelConfig(_Section):
     @classmethod
     def _word(cls, value: object) -> object:
         return {"all": True} if value == "all" else {"latest": 1} if value == "latest" else value
+
+    @pydantic.model_validator(mode="after")
+    def _streams(self) -> ModelConfig:
+        if self.decoupled and self.sequence is not None:
+            raise ValueError("decoupled and sequence do not go together")
+        return self
 
     @pydantic.field_validator("default_filename")
     @classmethod

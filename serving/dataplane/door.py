@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crossfade.runtimes.core.errors import (
@@ -15,7 +15,7 @@ from crossfade.runtimes.core.errors import (
     Unavailable,
     escape,
 )
-from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, ModelRef
+from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.tensors.layout import Layout
@@ -103,18 +103,35 @@ class DataPlane:
             answers.update(zip(members, results, strict=True))
         return [answers[index] for index in range(len(queries))]
 
+    def stream(self, query: Query) -> Iterator[InferResult | None]:
+        """Answers with every response that the model gives, as it comes.
+
+        An error is the last one. The responses of a decoupled model end with ``None``: there may
+        be none at all; any other model gives exactly one.
+        """
+        try:
+            served = self.manager.lease(query.ref)
+        except CrossfadeError as error:
+            yield error
+            return
+        with served as model:
+            if served.streaming is None:
+                yield _answer(served, model, query)
+                return
+            request = _validated(served, query)
+            if isinstance(request, CrossfadeError):
+                yield request
+                return
+            yield from served.streaming.stream(request)
+            yield None
+
     def _one(self, query: Query) -> InferResult:
         try:
             served = self.manager.lease(query.ref)
-            with served as model:
-                request = _validated(served, query)
-                if isinstance(request, CrossfadeError):
-                    return request
-                return model.infer((request,))[0]
         except CrossfadeError as error:
             return error
-        except Exception as error:
-            return Internal.hide(error, _log, f"model {query.ref.name}")
+        with served as model:
+            return _answer(served, model, query)
 
     def _group(self, ref: ModelRef, queries: Sequence[Query]) -> list[InferResult]:
         try:
@@ -129,6 +146,18 @@ class DataPlane:
             except Exception as error:
                 results = iter([Internal.hide(error, _log, f"model {ref.name}")] * len(good))
             return [next(results) if isinstance(r, InferRequest) else r for r in requests]
+
+
+def _answer(served: Served, model: Model, query: Query) -> InferResult:
+    request = _validated(served, query)
+    if isinstance(request, CrossfadeError):
+        return request
+    try:
+        return model.infer((request,))[0]
+    except CrossfadeError as error:
+        return error
+    except Exception as error:
+        return Internal.hide(error, _log, f"model {query.ref.name}")
 
 
 def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:

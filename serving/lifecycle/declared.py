@@ -11,6 +11,7 @@ from crossfade.runtimes.core.model import (
     DEFAULT_SIGNATURE,
     Session,
     Signature,
+    StreamingSession,
     Tensors,
     TensorSpec,
 )
@@ -35,23 +36,26 @@ class DeclaredSession:
 
     def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
         """See ``Session.run``."""
-        shaped = {
-            name: array.reshape(self._full(*self._into[name], array.shape))
-            if name in self._into
-            else array
-            for name, array in inputs.items()
-        }
+        shaped = self._reshaped(inputs, self._into)
         found = self._session.run(shaped, signature, outputs or self._outputs)
-        return {
-            name: array.reshape(self._full(*self._back[name], array.shape))
-            if name in self._back
-            else array
-            for name, array in found.items()
-        }
+        return self._reshaped(found, self._back)
+
+    def stream(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Iterator[Tensors]:
+        """See ``StreamingSession.stream``; only where the session has it."""
+        assert isinstance(self._session, StreamingSession)
+        shaped = self._reshaped(inputs, self._into)
+        for found in self._session.stream(shaped, signature, outputs or self._outputs):
+            yield self._reshaped(found, self._back)
 
     def close(self) -> None:
         """See ``Session.close``."""
         self._session.close()
+
+    def _reshaped(self, tensors: Tensors, shapes: Mapping[str, tuple[Shape, Shape]]) -> Tensors:
+        return {
+            name: array.reshape(self._full(*shapes[name], array.shape)) if name in shapes else array
+            for name, array in tensors.items()
+        }
 
     def _full(self, before: Shape, after: Shape, actual: Shape) -> Shape:
         """``after`` with the batch, and the sizes that ``actual`` has where ``before`` is free."""

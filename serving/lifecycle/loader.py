@@ -12,7 +12,7 @@ import numpy as np
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed
+from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed, escape
 from crossfade.runtimes.core.model import (
     Artifact,
     InferRequest,
@@ -20,9 +20,11 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
     Session,
     Signature,
+    StreamingSession,
     Tensor,
     TensorSpec,
 )
+from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
@@ -36,6 +38,8 @@ from crossfade.serving.repository.layout import ModelFiles, VersionFiles
 _log = logging.getLogger(__name__)
 # Rows that a request may have where the configuration does not say; larger ones are a mistake.
 _DERIVED_MAX_BATCH = 4096
+# Characters: gRPC sends messages as headers, which have a limit.
+_MAX_REASON = 800
 # Rows that ``auto`` tries at most.
 _AUTO_MAX_ROWS = 64
 
@@ -55,10 +59,16 @@ def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     try:
         return _load(model, version, folder)
     except CrossfadeError as error:
-        error.message = error.message.replace(str(folder), model.name)
+        error.message = _presentable(error.message.replace(str(folder), model.name))
         raise
     except Exception as error:
         raise Internal.hide(error, _log, f"loading {model.name}") from error
+
+
+def _presentable(reason: str) -> str:
+    """Bounds and escapes a reason: names in it may come from a file or from a client."""
+    text = "".join(c if c.isascii() and c.isprintable() else escape(c) for c in reason)
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
@@ -68,11 +78,20 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     artifact = Artifact(path, model.name, version.version, instances, config.options)
     loaded = registry.create(platform).load(artifact)
     try:
+        if config.decoupled and not isinstance(loaded, StreamingSession):
+            raise LoadFailed(
+                f"platform '{platform}' gives one response to a request; remove decoupled"
+            )
         session = declare(loaded, config)
         metadata = _metadata(model, version, folder, platform, session)
         statistics = Statistics()
         leaf = Leaf(session, metadata)
         scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
+        if config.decoupled:
+            assert isinstance(session, StreamingSession)
+            decoupled = Decoupled(session, metadata, statistics)
+            measured = Measured(decoupled, statistics)
+            return Served(measured, statistics, config, scheduled, decoupled)
         _warm_up(leaf, config.warmup)
         _set_batching(scheduled, leaf, config)
         model_inside: Model = scheduled

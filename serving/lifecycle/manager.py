@@ -22,6 +22,7 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle import loader
 from crossfade.serving.lifecycle.policies import Snapshot, State, next_action, wanted_versions
 from crossfade.serving.lifecycle.served import Served
@@ -31,6 +32,8 @@ from crossfade.serving.repository.source import Source
 _log = logging.getLogger(__name__)
 # How long the end of the server waits for a model that is still loading or in use.
 _CLOSE_S = 5.0
+# Characters of all versions' reasons together that a client gets.
+_MAX_REASONS = 4096
 
 
 class Mode(enum.Enum):
@@ -196,8 +199,12 @@ class Manager:
         versions = entry.routing.by_version.values() if entry else ()
         return bool(versions) and all(served.queue.is_quick for served in versions)
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, override: ModelConfig | None = None) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
+
+        Args:
+            name: the model's.
+            override: counts instead of the repository's configuration until the next load.
 
         Raises:
             FailedPrecondition: not in mode ``explicit``.
@@ -205,9 +212,10 @@ class Manager:
             LoadFailed: no version could be loaded, with the reasons.
         """
         self._check_explicit()
-        failures = self._sync(name, self._read(check_name(name)), retry=True)
+        failures = self._sync(name, self._read(check_name(name), override), retry=True)
         if failures:
-            raise LoadFailed(f"failed to load '{name}', {'; '.join(failures)}")
+            reasons = "; ".join(failures)[:_MAX_REASONS]
+            raise LoadFailed(f"failed to load '{name}', {reasons}")
 
     def unload(self, name: str) -> None:
         """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
@@ -267,10 +275,10 @@ class Manager:
     def _names(self) -> list[str]:
         return sorted({name for source in self._sources for name in source.names()})
 
-    def _read(self, name: str) -> _Found:
+    def _read(self, name: str, override: ModelConfig | None = None) -> _Found:
         for source in self._sources:
             try:
-                return _Found(source, source.read(name))
+                return _Found(source, source.read(name, override))
             except NotFound:
                 continue
         raise NotFound(

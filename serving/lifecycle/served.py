@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from crossfade.runtimes.core.model import Model, ModelMetadata
+from crossfade.runtimes.core.model import Model, ModelMetadata, StreamingModel
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
@@ -27,12 +27,14 @@ class Served:
         statistics: Statistics,
         config: ModelConfig,
         queue: Scheduled,
+        streaming: StreamingModel | None = None,
     ) -> None:
         self.model = model
         self.metadata: ModelMetadata = model.metadata
         self.statistics = statistics
         self.config = config
         self.queue = queue
+        self.streaming = streaming  # of a decoupled model
         self.default_signature = self.metadata.default_signature
         self.validators = {
             name: Validator(self.metadata, name) for name in self.metadata.signatures

@@ -121,7 +121,10 @@ def _is_number(folder: str) -> bool:
 
 
 def read_model(
-    name: str, files: Mapping[str, FileInfo], read: Callable[[str], bytes]
+    name: str,
+    files: Mapping[str, FileInfo],
+    read: Callable[[str], bytes],
+    override: ModelConfig | None = None,
 ) -> ModelFiles:
     """Reads a model's folder.
 
@@ -129,13 +132,15 @@ def read_model(
         name: the model's name, which is its folder's.
         files: every file below the folder, by path relative to it with ``/``.
         read: reads one of them.
+        override: counts instead of the folder's own configuration.
     """
     error = None
-    config = ModelConfig()
+    config = override or ModelConfig()
     try:
-        config = _read_config(files, read)
+        config = override or _read_config(files, read)
     except CrossfadeError as failure:
         error = failure.message
+    stamp = f"-{hashlib.sha256(repr(override).encode()).hexdigest()}" if override else ""
     folders: dict[str, dict[str, FileInfo]] = {}
     for path, info in files.items():
         folder, slash, rest = path.partition("/")
@@ -152,7 +157,8 @@ def read_model(
         if number in versions:
             error = error or f"version {number} has two folders"
         found = folders[folder]
-        fingerprint = _fingerprint({**shared, **{f"{folder}/{p}": i for p, i in found.items()}})
+        described = {**shared, **{f"{folder}/{p}": i for p, i in found.items()}}
+        fingerprint = _fingerprint(described) + stamp
         versions[number] = VersionFiles(number, folder, found, fingerprint)
     return ModelFiles(name, config, versions, labels, error)
 

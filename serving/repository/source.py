@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound
+from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.repository.layout import (
     NAME,
     FileInfo,
@@ -36,8 +37,12 @@ class Source(Protocol):
         """Names of the models' folders, sorted; those that no model may have are left out."""
         ...
 
-    def read(self, name: str) -> ModelFiles:
+    def read(self, name: str, override: ModelConfig | None = None) -> ModelFiles:
         """Reads one model's folder as it is now.
+
+        Args:
+            name: the model's.
+            override: counts instead of the folder's own configuration.
 
         Raises:
             NotFound: there is no such folder.
@@ -71,12 +76,12 @@ class LocalSource:
             return [self._only]
         return sorted(p.name for p in self._root.iterdir() if p.is_dir() and _is_name(p.name))
 
-    def read(self, name: str) -> ModelFiles:
+    def read(self, name: str, override: ModelConfig | None = None) -> ModelFiles:
         """See ``Source.read``."""
         folder = self._folder(check_name(name))
         if not folder.is_dir() or self._only not in ("", name):
             raise NotFound(f"the model repository has no model '{name}'")
-        return read_folder(name, folder)
+        return read_folder(name, folder, override)
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``: nothing to copy."""
@@ -107,7 +112,7 @@ class RemoteSource:
         found = self._fs.ls(self._root, detail=True)
         return sorted(filter(_is_name, (_last(entry) for entry in found if _is_folder(entry))))
 
-    def read(self, name: str) -> ModelFiles:
+    def read(self, name: str, override: ModelConfig | None = None) -> ModelFiles:
         """See ``Source.read``."""
         folder = self._folder(check_name(name))
         self._fs.invalidate_cache(folder)
@@ -119,7 +124,9 @@ class RemoteSource:
         }
         if not files or self._only not in ("", name):
             raise NotFound(f"the model repository has no model '{name}'")
-        return read_model(name, files, lambda path: bytes(self._fs.cat_file(f"{folder}/{path}")))
+        return read_model(
+            name, files, lambda path: bytes(self._fs.cat_file(f"{folder}/{path}")), override
+        )
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``."""
@@ -155,9 +162,11 @@ class RemoteSource:
         return self._root if self._only else f"{self._root}/{name}"
 
 
-def read_folder(name: str, folder: Path) -> ModelFiles:
+def read_folder(name: str, folder: Path, override: ModelConfig | None = None) -> ModelFiles:
     """Reads a model's folder on the local disk, under any name."""
-    return read_model(name, dict(_walk(folder)), lambda path: (folder / path).read_bytes())
+    return read_model(
+        name, dict(_walk(folder)), lambda path: (folder / path).read_bytes(), override
+    )
 
 
 def open_source(location: str, cache: Path | None = None, name: str = "") -> Source:

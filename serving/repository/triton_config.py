@@ -5,31 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
-from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
+from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, LoadFailed, escape
 from crossfade.runtimes.registry import resolve
 from crossfade.serving.config.model_config import ModelConfig, build
 from crossfade.serving.repository import triton_sequences
+from crossfade.serving.repository.triton_dtypes import dtype_of
 from crossfade.serving.wire import model_config as wire
 
-_DTYPES: Final = {
-    wire.TYPE_BOOL: "BOOL",
-    wire.TYPE_UINT8: "UINT8",
-    wire.TYPE_UINT16: "UINT16",
-    wire.TYPE_UINT32: "UINT32",
-    wire.TYPE_UINT64: "UINT64",
-    wire.TYPE_INT8: "INT8",
-    wire.TYPE_INT16: "INT16",
-    wire.TYPE_INT32: "INT32",
-    wire.TYPE_INT64: "INT64",
-    wire.TYPE_FP16: "FP16",
-    wire.TYPE_FP32: "FP32",
-    wire.TYPE_FP64: "FP64",
-    wire.TYPE_STRING: "BYTES",
-    wire.TYPE_BF16: "BF16",
-}
-WIRE_DTYPES: Final = {name: number for number, name in _DTYPES.items()}
+_OVERRIDE: Final = "load parameter 'config'"
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")  # 0 is Triton's word for the library's choice
 _THREADS: Final = {"intra_op_thread_count": "intra_op_threads"}
 
@@ -44,6 +29,33 @@ def parse(text: str, file: str) -> ModelConfig:
         message = text_format.Parse(text, wire.ModelConfig())
     except text_format.ParseError as error:
         raise LoadFailed(f"{file}: {error}") from None
+    return _built(message, file)
+
+
+def from_json(document: dict[str, Any], name: str) -> ModelConfig:
+    """Builds the configuration that a client sends with a load request, a ``ModelConfig`` as JSON.
+
+    Args:
+        document: the JSON, parsed.
+        name: of the model that it is for.
+
+    Raises:
+        InvalidArgument: not a ``ModelConfig``, another model's, or it asks for what this server
+            does not do.
+    """
+    try:
+        message = json_format.ParseDict(document, wire.ModelConfig(), max_recursion_depth=100)
+        if message.name not in ("", name):
+            raise LoadFailed(f"the name in {_OVERRIDE} is not the model's")
+        return _built(message, _OVERRIDE)
+    except json_format.ParseError as error:
+        reason = escape(str(error).partition(" Available Fields")[0])
+    except CrossfadeError as error:
+        reason = error.message
+    raise InvalidArgument(f"{_OVERRIDE} is not one that can be used: {reason}")
+
+
+def _built(message: Any, file: str) -> ModelConfig:
     if message.HasField("ensemble_scheduling"):
         raise LoadFailed(f"{file}: an ensemble is not supported by this server")
     return build(_values(message, file), file)
@@ -71,6 +83,7 @@ def _values(message: Any, file: str) -> dict[str, Any]:
         values["queue"] = _queue(message.dynamic_batching)
     if message.HasField("sequence_batching"):
         values["sequence"] = triton_sequences.read(message.sequence_batching, file)
+    values["decoupled"] = message.model_transaction_policy.decoupled
     values["inputs"] = [_tensor(tensor) for tensor in message.input]
     values["outputs"] = [
         _tensor(tensor) | ({"labels_file": tensor.label_filename} if tensor.label_filename else {})
@@ -126,7 +139,7 @@ def _queue(dynamic: Any) -> dict[str, Any]:
 def _tensor(tensor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"name": tensor.name, "dims": list(tensor.dims)}
     if tensor.data_type != wire.TYPE_INVALID:
-        values["dtype"] = _DTYPES[tensor.data_type]
+        values["dtype"] = dtype_of(tensor.data_type)
     if tensor.HasField("reshape"):
         values["reshape"] = list(tensor.reshape.shape)
     return values

@@ -52,6 +52,11 @@ MODELS = {
     "flags": echo("BOOL"),
     "long": echo("INT64"),
     "any": "inputs: [{name: x, dtype: FP32}]",  # of any rank and size
+    "repeat": fake(
+        "repeat: n",
+        "inputs: [{name: x, dtype: FP32, shape: [2]}, {name: n, dtype: INT32, shape: [1]}]",
+        "outputs: [{name: y, dtype: FP32, from: x}]",
+    ),
     "slow": fake(
         "behaviour: sleep", f"delay_ms: {SLOW_MS}", "inputs: [{name: x, dtype: FP32, shape: [2]}]"
     ),
@@ -64,6 +69,7 @@ def make_repository(root: Path) -> Path:
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "fake.yaml").write_text(text)
     (root / "slow" / "model.yaml").write_text("instances: 1")
+    (root / "repeat" / "model.yaml").write_text("decoupled: true")
     (root / "simple" / "1").mkdir(parents=True)
     (root / "simple" / "model.yaml").write_text("max_batch_size: 8")
     names = ("INPUT0", "INPUT1"), ("OUTPUT0", "OUTPUT1")

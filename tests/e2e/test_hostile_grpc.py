@@ -6,6 +6,7 @@ Row 38, which is about frames, is in ``test_hostile_frames``.
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -350,7 +351,8 @@ def test_readiness_of_what_is_not_there(attacked: Target, name: str, code: str) 
         case(16, "negative", "-5", "INVALID_ARGUMENT"),
         case(16, "2^70", str(2**70), "INVALID_ARGUMENT"),
         case(16, "7", "7", "NOT_FOUND"),
-        case(16, "2^63", str(2**63), "NOT_FOUND"),
+        case(16, "2^63", str(2**63), "INVALID_ARGUMENT"),
+        case(16, "2^63-1", str(2**63 - 1), "NOT_FOUND"),
     ],
 )
 def test_unknown_version(attacked: Target, version: str, code: str) -> None:
@@ -537,7 +539,7 @@ CONFIG = {"config": {"string_param": "{}"}}
             25,
             "file-and-config",
             load("simple", **{"file:1/model.onnx": FILE}, **CONFIG),
-            "INVALID_ARGUMENT|UNIMPLEMENTED",
+            "INVALID_ARGUMENT",
             "",
         ),
         case(
@@ -547,13 +549,28 @@ CONFIG = {"config": {"string_param": "{}"}}
             "INVALID_ARGUMENT",
             "files are not taken",
         ),
-        case(25, "config", load("simple", **CONFIG), "UNIMPLEMENTED", "'config' is not supported"),
+        *[
+            case(25, f"config-{name}", load("simple", config=given), "INVALID_ARGUMENT", says)
+            for name, given, says in (
+                ("truncated", {"string_param": "{"}, "not valid JSON"),
+                ("empty", {"string_param": ""}, "not valid JSON"),
+                ("list", {"string_param": "[]"}, "must be a JSON object"),
+                ("deep", {"string_param": '{"a":' * 100_000}, r"allowed limit \(100\)"),
+                ("twice", {"string_param": '{"name": "a", "name": "b"}'}, "stands twice"),
+                ("unknown", {"string_param": '{"\\r\\n\u202e": 1}'}, r"\\r\\n\\u202e"),
+                ("wrong-kind", {"string_param": '{"input": 7}'}, "cannot be used|can be used"),
+                ("other-name", {"string_param": '{"name": "../x"}'}, "is not the model's"),
+                ("file", {"string_param": '{"default_model_filename": "../x"}'}, "file name"),
+                ("number", {"int64_param": 1}, "must be a string"),
+                ("bytes", {"bytes_param": b"{}"}, "must be a string"),
+            )
+        ],
         case(
             25,
             "parameter",
             load("simple", **{"\r\n" + RTL + LONG: FILE}),
-            "UNIMPLEMENTED",
-            "not supported",
+            "INVALID_ARGUMENT",
+            "is unknown",
         ),
     ],
 )
@@ -566,6 +583,30 @@ def test_load(attacked: Target, request_: Any, code: str, says: str) -> None:
             request_, got.name, says, method="RepositoryModelLoad", sent=(request_.model_name,)
         )
     assert tree(attacked.root) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        case(25, "labels-outside", {"label_filename": "../../etc/passwd"}, "no label file"),
+        case(25, "other-dims", {"dims": [2**62] * 1000}, "with shape"),
+        case(25, "unknown-output", {"name": "\x1b[2J" + RTL}, r"output '\x1b[2J\u202esimple'"),
+        case(25, "long-output", {"name": LONG}, "declares the output 'nnn"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(
+    attacked: Target, config: dict[str, Any], says: str
+) -> None:
+    """The version that was there goes on."""
+    output = {"name": "OUTPUT0", "data_type": "TYPE_INT32", "dims": [16], **config}
+    given = json.dumps({"max_batch_size": 8, "output": [output]})
+    with attacked.survives():
+        request = load("simple", config={"string_param": given})
+        got, message, _ = attacked.call("RepositoryModelLoad", request)
+        assert got is grpc.StatusCode.INTERNAL
+        assert says in message
+        assert_clean(message.removesuffix("..."), ["../../etc/passwd", LONG[:700]])
+    attacked.call("RepositoryModelLoad", load("simple"))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def refused(action: Any, codes: str, **arguments: Any) -> None:
     assert_clean(str(caught.value.message()))
 
 
-def test_log(client: Any, server: Target) -> None:
+def test_row40_log(client: Any, server: Target) -> None:
     before = plain(client.get_log_settings())
     assert set(before) == {
         "log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format",
@@ -60,7 +60,7 @@ def test_log(client: Any, server: Target) -> None:
 
 
 @pytest.mark.parametrize("model", [None, "simple"])
-def test_trace(client: Any, server: Target, model: str | None) -> None:
+def test_row40_trace(client: Any, server: Target, model: str | None) -> None:
     found = plain(client.get_trace_settings(model_name=model))
     assert found["trace_level"] == ["OFF"]
     assert plain(client.update_trace_settings(model, {"trace_level": ["OFF"]})) == found

@@ -143,7 +143,7 @@ def refused(action: Any, status: str, *arguments: Any) -> None:
     assert_clean(str(caught.value.message()), ("GPUs",))
 
 
-def test_refusals(client: Any, api: Any, handle: Any, server: Target) -> None:
+def test_row22_refusals(client: Any, api: Any, handle: Any, server: Target) -> None:
     def code(grpc: str, http: str) -> str:
         return grpc if api is grpc_client else http
 
@@ -178,7 +178,7 @@ def test_refusals(client: Any, api: Any, handle: Any, server: Target) -> None:
         refused(lambda: client.infer("simple", tensors(api), outputs=[small]), wrong)
 
 
-def test_data_in_two_ways(server: Target, handle: Any) -> None:
+def test_row22_data_in_two_ways(server: Target, handle: Any) -> None:
     place = {"shared_memory_region": "region", "shared_memory_byte_size": 64}
     with http_client.InferenceServerClient(server.server.http) as client:
         client.register_system_shared_memory("region", key_of(handle), 4096)

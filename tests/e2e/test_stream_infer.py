@@ -103,3 +103,71 @@ def test_clients_that_go(server: Target) -> None:
             call.cancel()
             with pytest.raises(grpc.RpcError):
                 next(call)
+
+
+# Decoupled models.
+
+
+def repeating(count: int) -> list[Any]:
+    x, n = triton.InferInput("x", [2], "FP32"), triton.InferInput("n", [1], "INT32")
+    x.set_data_from_numpy(np.float32([1, 2]))
+    n.set_data_from_numpy(np.int32([count]))
+    return [x, n]
+
+
+@pytest.mark.parametrize("empty_final", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_decoupled(server: Target, count: int, empty_final: bool) -> None:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with server.survives(), triton.InferenceServerClient(server.server.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer(
+            "repeat",
+            repeating(count),
+            request_id="7",
+            enable_empty_final_response=empty_final,
+        )
+        client.async_stream_infer("scores", scores(1, 2, 3, 4), request_id="8")
+        for _ in range(count):
+            result, error = answers.get(timeout=10)
+            assert error is None
+            assert result.as_numpy("y").tolist() == [1, 2]
+            assert not final(result.get_response())
+        if empty_final:
+            result, error = answers.get(timeout=10)
+            assert error is None
+            assert final(result.get_response())
+            assert (result.get_response().id, len(result.get_response().outputs)) == ("7", 0)
+        result, error = answers.get(timeout=10)
+        assert result.get_response().id == "8"
+        assert final(result.get_response())
+        client.stop_stream()
+
+
+def test_decoupled_models_answer_only_streams(server: Target) -> None:
+    with server.survives(), triton.InferenceServerClient(server.server.grpc) as client:
+        with pytest.raises(triton.InferenceServerException, match="decoupled") as caught:
+            client.infer("repeat", repeating(1))
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+        assert client.get_model_config("repeat").config.model_transaction_policy.decoupled
+
+
+def test_a_client_that_goes_while_a_model_answers(server: Target) -> None:
+    """A million responses: the model stops when nobody reads them."""
+    request = pb.ModelInferRequest(model_name="repeat")
+    request.inputs.add(name="x", datatype="FP32", shape=[2])
+    request.inputs.add(name="n", datatype="INT32", shape=[1])
+    request.raw_input_contents.extend([bytes(8), np.int32([10**6]).tobytes()])
+    with server.survives():
+        for _ in range(5):
+            stream = server.channel.stream_stream(SERVICE + "ModelStreamInfer")
+            call = stream(iter([request.SerializeToString()]), timeout=20)
+            for _, message in zip(range(10), call, strict=False):
+                assert not pb.ModelStreamInferResponse.FromString(message).error_message
+            call.cancel()
+        # Nothing of them is left that would keep the version from going.
+        unload = pb.RepositoryModelUnloadRequest(model_name="repeat")
+        assert server.call("RepositoryModelUnload", unload)[0] is grpc.StatusCode.OK
+        server.server.wait_for("unloaded", 10, model="repeat")
+        load = pb.RepositoryModelLoadRequest(model_name="repeat")
+        assert server.call("RepositoryModelLoad", load)[0] is grpc.StatusCode.OK

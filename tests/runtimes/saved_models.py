@@ -9,6 +9,12 @@ import numpy as np
 
 from crossfade.runtimes.savedmodel.library import tensorflow
 
+# Names of the dtypes that can be served, as TensorFlow has them.
+KINDS = (
+    "float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8",
+    "uint16", "uint32", "uint64", "bool", "string",
+)  # fmt: skip
+
 
 def affine(folder: Path) -> None:
     """y = 2x + 1 and m = 2x, FP32 [n, 3], by TensorFlow 2."""
@@ -100,3 +106,58 @@ def graph_with_input(folder: Path, name: str) -> None:
         one = tf.compat.v1.get_variable("one", initializer=1.0, use_resource=False)
         session.run(tf.compat.v1.global_variables_initializer())
         tf.compat.v1.saved_model.simple_save(session, str(folder), {name: x}, {"y": x + one})
+
+
+def every_dtype(folder: Path) -> None:
+    """A signature for each dtype; others have several inputs, any rank, or rules of their own."""
+    tf = tensorflow()
+
+    class Zoo(tf.Module):  # type: ignore[misc]
+        """Functions that are made below, as signatures."""
+
+    def of(kind: str) -> Any:
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], kind, name="x")])
+        def answer(x: Any) -> Any:
+            return {"same": tf.identity(x), "twice": tf.concat([x, x], axis=1)}
+
+        return answer
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 3], tf.float32, name="a"),
+            tf.TensorSpec([None], tf.int64, name="b"),
+        ]
+    )
+    def two(a: Any, b: Any) -> Any:
+        return {"c": a * tf.cast(b, tf.float32)[:, None], "d": b + 1}
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+    def any_rank(x: Any) -> Any:
+        return {"y": x / 3, "rank": tf.rank(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32, name="x")])
+    def scalar(x: Any) -> Any:
+        return {"y": tf.range(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def roots(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x >= 0), ["negative"])]):
+            return {"y": tf.sqrt(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="x")])
+    def gather(x: Any) -> Any:
+        return {"y": tf.gather(tf.constant([1.0, 2.0, 3.0]), x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def odd(x: Any) -> Any:
+        return {"y": tf.math.log(x)}  # infinity of 0, NaN below
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s_bytes")])
+    def lengths(s_bytes: Any) -> Any:
+        return {"n": tf.strings.length(s_bytes), "s_bytes": tf.strings.join([s_bytes, s_bytes])}
+
+    module = Zoo()
+    signatures = {f"of_{kind}": of(kind) for kind in KINDS}
+    signatures |= {"serving_default": two, "any_rank": any_rank, "scalar": scalar, "roots": roots}
+    signatures |= {"gather": gather, "odd": odd, "lengths": lengths}
+    tf.saved_model.save(module, str(folder), signatures=signatures)

@@ -13,7 +13,7 @@ import pytest
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core import errors
-from crossfade.runtimes.core.model import Artifact, Session, TensorSpec
+from crossfade.runtimes.core.model import Artifact, Session, StreamingSession, TensorSpec
 
 Loads = Callable[[str], Session]
 INPUT = "inputs: [{name: x, dtype: FP32, shape: [-1, 2]}]\n"
@@ -156,3 +156,23 @@ def test_a_delay_may_be_for_some_inputs_only(loads: Loads) -> None:
     assert time.monotonic() - began_s >= 0.3
     with pytest.raises(errors.LoadFailed, match="no input is called z"):
         loads(f"delay_ms: 300\n{INPUT}delay_when: {{input: z, value: 13}}")
+
+
+def test_it_repeats_and_then_fails(loads: Loads) -> None:
+    session = loads(
+        "behaviour: fail\nfail: {code: UNAVAILABLE, message: busy}\nrepeat: n\n"
+        "inputs: [{name: x, shape: [2]}, {name: n, dtype: INT32, shape: [1]}]\n"
+        "outputs: [{name: y, from: x}]"
+    )
+    assert isinstance(session, StreamingSession)
+    inputs = {"x": np.float32([1, 2]), "n": np.int32([2])}
+    answers = session.stream(inputs, "serving_default", ())
+    assert [next(answers)["y"].tolist() for _ in range(2)] == [[1, 2]] * 2
+    with pytest.raises(errors.Unavailable, match="busy"):
+        next(answers)
+
+
+def test_only_what_repeats_streams(loads: Loads) -> None:
+    assert not isinstance(loads(INPUT), StreamingSession)
+    with pytest.raises(errors.LoadFailed, match="no input is called z"):
+        loads(INPUT + "repeat: z")

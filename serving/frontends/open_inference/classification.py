@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ def apply(response: InferResponse, wanted: Sequence[tuple[str, int]]) -> InferRe
     outputs = dict(response.outputs)
     for name, count in wanted:
         outputs[name] = classify(outputs[name], count, metadata.labels.get(name, ()), batched)
-    return InferResponse(outputs, metadata, response.timings, response.parameters)
+    return dataclasses.replace(response, outputs=outputs)
 
 
 def _number(score: np.generic) -> str:

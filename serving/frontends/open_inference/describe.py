@@ -15,7 +15,8 @@ from crossfade.serving.lifecycle.manager import IndexEntry
 from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.metrics.statistics import Statistics
-from crossfade.serving.repository.triton_config import WIRE_DTYPES
+from crossfade.serving.repository import triton_sequences
+from crossfade.serving.repository.triton_dtypes import WIRE_DTYPES
 from crossfade.serving.wire import model_config as config_wire
 from crossfade.serving.wire import open_inference as wire
 
@@ -91,9 +92,13 @@ class Describe:
         _fill_policy(message.version_policy, config.version_policy)
         _fill_tensors(message, served, signature, skip=1 if limit else 0)
         queue = served.queue
-        if queue.max_rows > 1:
+        if config.sequence is not None:
+            triton_sequences.write(config.sequence, message.sequence_batching, queue.max_rows)
+        elif queue.max_rows > 1:
             message.dynamic_batching.preferred_batch_size.append(queue.max_rows)
             message.dynamic_batching.max_queue_delay_microseconds = round(queue.max_delay_s * 1e6)
+        if config.decoupled:
+            message.model_transaction_policy.decoupled = True
         message.instance_group.add(
             name=name, count=queue.instances, kind=config_wire.ModelInstanceGroup.KIND_CPU
         )

@@ -173,11 +173,12 @@ def version_of(text: str) -> int | None:
     """Returns a version's number; ``None`` for the empty text, which means the latest.
 
     Raises:
-        InvalidArgument: the text is not a positive integer.
+        InvalidArgument: the text is not a positive integer of 64 bits with a sign.
     """
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) < 1:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 19
+    if not is_number or not 1 <= int(text) < 2**63:
         raise InvalidArgument(
             f"failed to get model version from specified version string '{escape(text)}'"
         )

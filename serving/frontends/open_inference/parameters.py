@@ -12,7 +12,7 @@ from crossfade.serving.tensors.validator import MAX_ELEMENTS
 _RESERVED: Final = "triton_"
 _SEQUENCE_ID: Final = "sequence_id"
 _MAX_ID_LENGTH: Final = 128
-_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
         InvalidArgument: a reserved name, or a value of the wrong kind.
     """
     for name in parameters:
-        if name.startswith(_RESERVED) and name != _ALLOWED_RESERVED:
+        if name.startswith(_RESERVED) and name != EMPTY_FINAL:
             raise InvalidArgument(
                 f"parameter names that start with '{_RESERVED}' are reserved: '{escape(name)}'"
             )
@@ -52,21 +52,26 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
     label = parameters.get("version_label")
     if label is not None and not isinstance(label, str):
         raise InvalidArgument("parameter 'version_label' must be a string")
-    flags = [parameters.get(name, False) for name in ("binary_data_output", _ALLOWED_RESERVED)]
+    flags = [parameters.get(name, False) for name in ("binary_data_output", EMPTY_FINAL)]
     if not all(isinstance(flag, bool) for flag in flags):
         raise InvalidArgument(
-            f"parameters 'binary_data_output' and '{_ALLOWED_RESERVED}' must be booleans"
+            f"parameters 'binary_data_output' and '{EMPTY_FINAL}' must be booleans"
         )
     return RequestParameters(
         integer(parameters, "priority"),
         timeout_us / 1e6 if timeout_us else None,
         label,
         flags[0],
-        _sequence(parameters) if _SEQUENCE_ID in parameters else {},
+        _sequence(parameters),
     )
 
 
 def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {flag: parameters.get(flag, False) for flag in ("sequence_start", "sequence_end")}
+    if not all(isinstance(value, bool) for value in flags.values()):
+        raise InvalidArgument("parameters 'sequence_start' and 'sequence_end' must be booleans")
+    if _SEQUENCE_ID not in parameters:
+        return {}
     name = parameters[_SEQUENCE_ID]
     if isinstance(name, str):
         if len(name) > _MAX_ID_LENGTH:
@@ -75,9 +80,6 @@ def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:
             )
     elif isinstance(name, bool) or not isinstance(name, int) or not 0 <= name < 2**64:
         raise InvalidArgument(f"parameter '{_SEQUENCE_ID}' must be an integer or a string")
-    flags = {flag: parameters.get(flag, False) for flag in ("sequence_start", "sequence_end")}
-    if not all(isinstance(value, bool) for value in flags.values()):
-        raise InvalidArgument("parameters 'sequence_start' and 'sequence_end' must be booleans")
     return {_SEQUENCE_ID: name, **flags}
 
 

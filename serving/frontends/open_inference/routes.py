@@ -18,7 +18,7 @@ from crossfade.serving.frontends.open_inference import binary_body, operations, 
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
 from crossfade.serving.frontends.open_inference.json_codec import Form, encode, to_query
-from crossfade.serving.frontends.open_inference.rpcs import check_load
+from crossfade.serving.frontends.open_inference.rpcs import override
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
@@ -55,8 +55,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         parameters = body.get("parameters", {})
         if not isinstance(parameters, dict):
             raise InvalidArgument("'parameters' must be an object")
-        check_load("", parameters)
-        plane.manager.load(parts["model"])
+        plane.manager.load(parts["model"], override(parts["model"], parameters))
         return HttpResponse()
 
     def unload(request: HttpRequest, parts: Parts) -> HttpResponse:
@@ -68,7 +67,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         ready_only = body.get("ready", False)
         if not isinstance(ready_only, bool):
             raise InvalidArgument("'ready' must be true or false")
-        found = describe.index("", ready_only)
+        found = describe.index(parts.get("repository") or "", ready_only)
         return _json([_plain(line) for line in found.models])
 
     def of_model(answer: Callable[[str, str], Any]) -> Callable[[HttpRequest, Parts], HttpResponse]:
@@ -100,7 +99,13 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         Route("GET", f"{MODEL}/config", read, of_model(config), operations.CONFIG),
         Route("GET", f"{MODEL}/stats", read, of_model(describe.statistics), operations.STATISTICS),
         Route("GET", MODEL, read, of_model(describe.metadata), operations.METADATA),
-        Route("POST", "/v2/repository/index", read, index, operations.INDEX),
+        Route(
+            "POST",
+            "/v2/repository(?:/(?P<repository>[^/]+))?/index",
+            read,
+            index,
+            operations.INDEX,
+        ),
         Route("POST", f"{_OF_REPOSITORY}/load", Access.ADMIN, load, operations.LOAD),
         Route("POST", f"{_OF_REPOSITORY}/unload", Access.ADMIN, unload, operations.UNLOAD),
     ]

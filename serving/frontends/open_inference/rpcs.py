@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
+from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.open_inference.describe import Describe
 from crossfade.serving.frontends.open_inference.infer_answer import encode
 from crossfade.serving.frontends.open_inference.infer_codec import (
     InferMessage,
     model_of,
+    plain,
     to_query,
 )
 from crossfade.serving.frontends.open_inference.plans import Known, Plans
 from crossfade.serving.frontends.open_inference.wanted import Wanted
+from crossfade.serving.repository import triton_config
 from crossfade.serving.tensors.shared_regions import SharedRegions
+from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
 from crossfade.serving.wire import open_inference as wire
 from crossfade.serving.wire.fields import parse
@@ -56,8 +60,10 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         return name is not None and plane.manager.is_quick(name)
 
     def load(request: Any, _: Call) -> Any:
-        check_load(request.repository_name, request.parameters)
-        plane.manager.load(request.model_name)
+        if request.repository_name:
+            raise Unimplemented("'repository_name' specification is not supported")
+        given = plain(request.parameters)
+        plane.manager.load(request.model_name, override(request.model_name, given))
         return wire.RepositoryModelLoadResponse()
 
     def unload(request: Any, _: Call) -> Any:
@@ -110,19 +116,24 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
     ]
 
 
-def check_load(repository: str, parameters: Any) -> None:
-    """Refuses what a load request may not ask for: another repository, files, a configuration.
+def override(model: str, parameters: Mapping[str, Any]) -> ModelConfig | None:
+    """The configuration that a load request brings, if any.
 
     Raises:
-        InvalidArgument: it brings files; they are never written.
-        Unimplemented: it names a repository or brings a configuration.
+        InvalidArgument: it cannot be used; or the request brings files, which are never written,
+            or something unknown.
     """
-    if repository:
-        raise Unimplemented("'repository_name' specification is not supported")
     for name in parameters:
         if name.startswith("file:"):
             raise InvalidArgument("files are not taken from a load request")
-        raise Unimplemented(f"load parameter '{escape(name)}' is not supported")
+        if name != "config":
+            raise InvalidArgument(f"load parameter '{escape(name)}' is unknown")
+    text = parameters.get("config")
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InvalidArgument("load parameter 'config' must be a string")
+    return triton_config.from_json(loads(text.encode()), model)
 
 
 def unary(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]:

@@ -36,6 +36,7 @@ _LOG_LEVELS: Final = (
     ("log_warning", logging.WARNING),
     ("log_error", logging.ERROR),
 )
+_LOG_FORMATS: Final = ("default", "ISO8601")
 _SILENT: Final = logging.CRITICAL + 1
 _MAX_VERBOSE: Final = 2**32
 
@@ -130,6 +131,8 @@ class LogSettings:
             raise InvalidArgument(f"log setting '{name}' has a value of the wrong kind")
         if name == "log_file" and value:
             raise PermissionDenied("log file location can not be updated")
+        if name == "log_format" and value not in _LOG_FORMATS:
+            raise InvalidArgument("log setting 'log_format' must be 'default' or 'ISO8601'")
         if name == "log_format" and value != now:
             raise Unimplemented("the log format is chosen when the server starts")
         if name == "log_verbose_level" and not 0 <= value < _MAX_VERBOSE:

@@ -22,6 +22,7 @@ def table(services: Sequence[str]) -> list[StreamRpc[Any, Any]]:
     """The RPC ``ServerReflectionInfo`` over the messages of ``services``."""
     from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+    POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)  # it describes itself, too
     servicer = reflection.ReflectionServicer((*services, SERVICE), pool=POOL)
 
     def answer(requests: Iterator[Any], _: Cancellation) -> Iterator[Any]:

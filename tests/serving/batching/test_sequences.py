@@ -200,6 +200,7 @@ def test_so_many_sequences_and_no_more() -> None:
         ({"states": [{"input": "x", "output": "none"}]}, "no output 'none'"),
         ({"states": [*STATES, {"input": "start", "output": "y"}]}, "'start' is named twice"),
         ({"controls": [{"input": "end", "kind": "corrid"}]}, "cannot be FP32"),
+        ({"controls": [{"input": "end", "kind": "end", "dtype": "INT32"}]}, "as INT32, but"),
     ],
 )
 def test_what_does_not_fit_the_model(values: dict[str, Any], why: str) -> None:

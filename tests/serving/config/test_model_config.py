@@ -46,8 +46,9 @@ outputs:
 sequence:
   max_idle_ms: 5000
   max_sequences: 64
-  controls: [{input: START, kind: start, false_true: [0, 1]}]
+  controls: [{input: START, kind: start, dtype: INT32, false_true: [0, 1]}]
   states: [{input: h, output: h_next, initial: 1}]
+decoupled: false
 options: {intra_op_threads: 2}
 """
 
@@ -79,11 +80,17 @@ def test_every_key() -> None:
         sequence=Sequencing(
             max_idle_ms=5000,
             max_sequences=64,
-            controls=(SequenceControl(input="START", kind="start", false_true=(0, 1)),),
+            controls=(
+                SequenceControl(input="START", kind="start", dtype="INT32", false_true=(0, 1)),
+            ),
             states=(SequenceState(input="h", output="h_next", initial=1),),
         ),
         options={"intra_op_threads": 2},
     )
+
+
+def test_what_does_not_go_together() -> None:
+    assert "do not go together" in fault("decoupled: true\nsequence: {}")
 
 
 def test_every_key_is_in_the_example_above() -> None:

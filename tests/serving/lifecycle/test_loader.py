@@ -367,3 +367,30 @@ def test_errors_of_a_loaded_model_keep_their_code(folder: Folder) -> None:
     served = folder.load()
     assert infer(served, [13, 0, 0]).code is Code.RESOURCE_EXHAUSTED
     assert served.statistics.failure == {"RESOURCE_EXHAUSTED": 1}
+
+
+def test_a_decoupled_model_streams_as_it_is_declared(folder: Folder) -> None:
+    inputs = [
+        {"name": "x", "dtype": "FP32", "shape": [2, 3]},
+        {"name": "n", "dtype": "INT32", "shape": [1]},
+    ]
+    folder.fake(inputs=inputs, repeat="n", outputs=[{"name": "y", "from": "x"}])
+    declared = [{"name": "x", "dims": [6], "reshape": [2, 3]}, {"name": "n", "dims": [1]}]
+    outputs = [{"name": "y", "dims": [6], "reshape": [2, 3]}]
+    folder.configure(decoupled=True, inputs=declared, outputs=outputs)
+    served = folder.load()
+    assert served.streaming is not None
+    x = np.arange(6, dtype=np.float32)
+    request = InferRequest({"x": x, "n": np.int32([2])})
+    answers = list(served.streaming.stream(request))
+    assert len(answers) == 2
+    for answer in answers:
+        assert isinstance(answer, InferResponse)
+        assert answer.outputs["y"].tolist() == x.tolist()
+    assert served.statistics.success == 1
+
+
+def test_a_platform_without_streams_has_no_decoupled_models(folder: Folder) -> None:
+    folder.fake()
+    folder.configure(decoupled=True)
+    assert "gives one response to a request" in folder.fault()

@@ -20,6 +20,7 @@ from crossfade.runtimes.core.errors import (
     Unavailable,
 )
 from crossfade.runtimes.core.model import ModelRef
+from crossfade.serving.config.model_config import ModelConfig, VersionPolicy
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.repository.layout import ModelFiles
@@ -98,10 +99,10 @@ class Flaky(LocalSource):
             raise ConnectionError("the bucket does not answer")
         return super().names()
 
-    def read(self, name: str) -> ModelFiles:
+    def read(self, name: str, override: ModelConfig | None = None) -> ModelFiles:
         if name in self.failing:
             raise PermissionError("secret/path")
-        return super().read(name)
+        return super().read(name, override)
 
 
 @pytest.mark.parametrize("mode", [Mode.NONE, Mode.POLL])
@@ -232,6 +233,21 @@ def test_explicit_mode_starts_with_what_it_is_told(
     with running(models.manager(Mode.EXPLICIT, startup=startup)) as manager:
         assert manager.started
         assert serving(manager) == expected
+
+
+def test_a_configuration_of_the_caller_lasts_until_the_next_load(models: Repository) -> None:
+    models.add("m", 1)
+    models.add("m", 2)
+    models.configure("m", max_batch_size=4)
+    with running(models.manager()) as manager:
+        manager.load("m", ModelConfig(max_batch_size=2, version_policy=VersionPolicy(all=True)))
+        assert serving(manager) == {("m", 1), ("m", 2)}
+        assert {s.metadata.max_batch_size for s in manager.served()} == {2}
+        manager.load("m")
+        assert serving(manager) == {("m", 2)}
+        assert {s.metadata.max_batch_size for s in manager.served()} == {4}
+        with pytest.raises(LoadFailed, match="has no 'nothing'"):
+            manager.load("m", ModelConfig(default_filename="nothing"))
 
 
 def test_load_and_unload(models: Repository) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.serving.config.model_config import (
     Batching,
     DeclaredTensor,
@@ -17,7 +17,8 @@ from crossfade.serving.config.model_config import (
     VersionPolicy,
     Warmup,
 )
-from crossfade.serving.repository.triton_config import WIRE_DTYPES, parse
+from crossfade.serving.repository.triton_config import from_json, parse
+from crossfade.serving.repository.triton_dtypes import WIRE_DTYPES
 from crossfade.serving.wire import model_config as wire
 
 
@@ -259,3 +260,42 @@ def test_tritons_own_samples(shared: Path) -> None:
     assert simple.max_batch_size == 8
     assert [t.name for t in simple.inputs] == ["INPUT0", "INPUT1"]
     assert {t.dims for t in simple.inputs} == {(16,)}
+
+
+def test_a_configuration_as_json() -> None:
+    """What a client sends with a load request, with the names of the JSON form or the file's."""
+    document = {
+        "maxBatchSize": 8,
+        "backend": "fake",
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["2"]}],
+        "dynamic_batching": {"max_queue_delay_microseconds": 500},
+    }
+    config = from_json(document, "m")
+    assert (config.max_batch_size, config.platform) == (8, "fake")
+    assert config.batching == Batching(max_size=8, max_delay_ms=0.5)
+    assert config.inputs[0].dims == (2,)
+    assert from_json({"name": "m"}, "m") == from_json({}, "m") == read("")
+
+
+def _control(**control: int) -> dict[str, Any]:
+    return {"control_input": [{"name": "S", "control": [control]}]}
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"nothing": 1}, 'no field named "nothing"'),
+        ({"input": 7}, "input"),
+        ({"max_batch_size": "many"}, "max_batch_size"),
+        ({"max_batch_size": -1}, "max_batch_size"),
+        ({"name": "other"}, "is not the model's"),
+        ({"ensemble_scheduling": {}}, "ensemble"),
+        ({"input": [{"name": "x", "data_type": 99}]}, "no data type 99"),
+        ({"sequence_batching": _control(kind=99)}, "no kind of control"),
+        ({"sequence_batching": _control(kind=3, data_type=99)}, "no data type 99"),
+        ({"\r\n\u202e": 1}, r"\\r\\n\\u202e"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(document: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        from_json(document, "m")
