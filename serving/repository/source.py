@@ -1,31 +1,24 @@
 """Where a repository lies: a local folder, or any URL that fsspec opens.
 
-A remote version is copied to a cache, every file checked against the listing, its digest written
-down, and only then handed on; a cached version is checked against its digest again.
+Each folder in it is one model's (``folders.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound
+from crossfade.runtimes.core.errors import MissingExtra, NotFound
+from crossfade.serving.repository.folders import Folder, LocalFolder, RemoteFolder
 from crossfade.serving.repository.layout import (
     NAME,
-    FileInfo,
     ModelFiles,
     VersionFiles,
     check_name,
-    read_model,
 )
-
-_MANIFEST = ".crossfade-digests.json"
 
 
 class Source(Protocol):
@@ -65,14 +58,11 @@ class LocalSource:
 
     def read(self, name: str) -> ModelFiles:
         """See ``Source.read``."""
-        folder = self._root / check_name(name)
-        if not folder.is_dir():
-            raise NotFound(f"the model repository has no model '{name}'")
-        return read_folder(name, folder)
+        return LocalFolder(self._root / check_name(name)).read(name)
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``: nothing to copy."""
-        return self._root / model.name / version.folder
+        return LocalFolder(self._root / model.name).fetch(model, version)
 
 
 class RemoteSource:
@@ -92,51 +82,14 @@ class RemoteSource:
 
     def read(self, name: str) -> ModelFiles:
         """See ``Source.read``."""
-        folder = f"{self._root}/{check_name(name)}"
-        self._fs.invalidate_cache(folder)
-        found: dict[str, Any] = self._fs.find(folder, detail=True)
-        prefix = folder.lstrip("/") + "/"
-        files = {
-            path.lstrip("/").removeprefix(prefix): FileInfo(int(entry["size"]), _stamp(entry))
-            for path, entry in found.items()
-        }
-        if not files:
-            raise NotFound(f"the model repository has no model '{name}'")
-        return read_model(name, files, lambda path: bytes(self._fs.cat_file(f"{folder}/{path}")))
+        return self._folder(check_name(name)).read(name)
 
     def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
         """See ``Source.fetch``."""
-        target = self._cache / f"{model.name}-{version.version}-{version.fingerprint[:16]}"
-        if target.exists():
-            if _is_intact(target):
-                return target
-            shutil.rmtree(target, ignore_errors=True)  # damaged since it was copied
-        self._cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=self._cache, prefix=".copy-"))
-        try:
-            for path, info in version.files.items():
-                copy = scratch / path
-                if not copy.resolve().is_relative_to(scratch.resolve()):
-                    raise LoadFailed(f"the file name '{path}' leaves the version's folder")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                remote = "/".join(filter(None, (self._root, model.name, version.folder, path)))
-                self._fs.get_file(remote, str(copy))
-                if copy.stat().st_size != info.size_bytes:
-                    raise LoadFailed(f"'{path}' changed while it was copied; it is tried again")
-            (scratch / _MANIFEST).write_text(json.dumps(_digests(scratch)))
-            try:
-                os.replace(scratch, target)
-            except OSError:
-                if not _is_intact(target):  # else another server was first
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return target
+        return self._folder(model.name).fetch(model, version)
 
-
-def read_folder(name: str, folder: Path) -> ModelFiles:
-    """Reads a model's folder on the local disk, under any name."""
-    return read_model(name, dict(_walk(folder)), lambda path: (folder / path).read_bytes())
+    def _folder(self, name: str) -> RemoteFolder:
+        return RemoteFolder(self._fs, f"{self._root}/{name}", self._cache)
 
 
 def open_source(location: str, cache: Path | None = None) -> Source:
@@ -155,6 +108,18 @@ def open_source(location: str, cache: Path | None = None) -> Source:
         if not root.is_dir():
             raise NotFound(f"the model repository '{location}' is not a folder")
         return LocalSource(root)
+    return RemoteSource(*_open_remote(location, cache))
+
+
+def open_folder(location: str, cache: Path | None = None) -> Folder:
+    """Opens the folder of one model, which need not be there yet; see ``open_source``."""
+    if "://" not in location:
+        return LocalFolder(Path(location))
+    return RemoteFolder(*_open_remote(location, cache))
+
+
+def _open_remote(location: str, cache: Path | None) -> tuple[Any, str, Path]:
+    """The file system of a URL, the path on it, and where copies are kept."""
     import fsspec
 
     scheme = location.partition("://")[0]
@@ -164,25 +129,10 @@ def open_source(location: str, cache: Path | None = None) -> Source:
         package = {"gs": "gcsfs", "s3": "s3fs"}.get(scheme)
         if package is None:
             raise NotFound(f"'{scheme}://' is not a file system that fsspec knows") from error
-        raise MissingExtra(scheme, f"a repository at {scheme}://") from error
+        raise MissingExtra(scheme, f"models at {scheme}://") from error
     base = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossfade"
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
-    return RemoteSource(file_system, root_path, base / key)
-
-
-def _walk(folder: Path) -> list[tuple[str, FileInfo]]:
-    found: list[tuple[str, FileInfo]] = []
-    for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in files:
-            path = Path(base, file)
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # removed while the folder was read
-            info = FileInfo(stat.st_size, str(stat.st_mtime_ns))
-            found.append((path.relative_to(folder).as_posix(), info))
-    return found
+    return file_system, root_path, base / key
 
 
 def _is_name(name: str) -> bool:
@@ -191,24 +141,3 @@ def _is_name(name: str) -> bool:
 
 def _is_folder(entry: Mapping[str, Any]) -> bool:
     return bool(entry["type"] == "directory")
-
-
-def _stamp(entry: Mapping[str, Any]) -> str:
-    keys = ("md5Hash", "ETag", "etag", "generation", "mtime", "LastModified", "created")
-    return next((str(entry[key]) for key in keys if entry.get(key) is not None), "")
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        return bool(_digests(folder) == json.loads((folder / _MANIFEST).read_bytes()))
-    except (OSError, ValueError):
-        return False
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {path: _digest(folder / path) for path, _ in sorted(_walk(folder)) if path != _MANIFEST}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
