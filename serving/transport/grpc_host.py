@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -19,6 +20,7 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
 from crossfade.serving.transport.grpc_threads import MAX_WAITING, GrpcThreads
+from crossfade.serving.transport.listening import private_socket
 
 _log = logging.getLogger(__name__)
 # RPCs that may wait for a thread; one more is refused with RESOURCE_EXHAUSTED.
@@ -38,23 +40,29 @@ class GrpcHost:
     Args:
         rpcs: the table.
         policy: asked before each RPC.
-        address: ``host:port``, port 0 is any free one; or ``unix:path``.
+        address: ``host:port``, port 0 is any free one; ``None`` leaves only the socket.
         threads: RPCs that may run at the same time, streams aside.
         max_message_bytes: a larger request is refused with RESOURCE_EXHAUSTED.
         credentials: of the server, as grpcio makes them; ``None`` is no TLS.
+        socket_path: of a Unix socket to listen on, too, without TLS: only this user reaches it.
+        options: channel arguments that count more than ours.
     """
 
     def __init__(
         self,
         rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
         policy: Policy,
-        address: str,
+        address: str | None,
         *,
         threads: int,
         max_message_bytes: int,
         credentials: Any = None,
+        socket_path: Path | None = None,
+        options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         self._address = address
+        self._socket_path = socket_path
+        self._socket_id: tuple[int, int] | None = None
         self._credentials = credentials
         self._streams = _Streams()
         table = _Table(rpcs, policy, self._streams)
@@ -69,6 +77,7 @@ class GrpcHost:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", 1000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                *options,
             ),
         )
         self.port = 0
@@ -79,16 +88,19 @@ class GrpcHost:
         Raises:
             Unavailable: the address cannot be bound.
         """
-        try:
-            self.port = (
-                self._server.add_secure_port(self._address, self._credentials)
-                if self._credentials
-                else self._server.add_insecure_port(self._address)
-            )
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        if self._address is not None:
+            try:
+                self.port = (
+                    self._server.add_secure_port(self._address, self._credentials)
+                    if self._credentials
+                    else self._server.add_insecure_port(self._address)
+                )
+            except RuntimeError:
+                self.port = 0
+            if not self.port:
+                raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        if self._socket_path is not None:
+            self._bind_socket(self._socket_path)
         self._pool.serve(self._server)
         self._server.start()
 
@@ -104,6 +116,24 @@ class GrpcHost:
             if self._pool.pending <= self._streams.open:
                 self._server.stop(0)
         self._pool.shutdown(wait=False)
+        if self._socket_path is not None and _file_id(self._socket_path) == self._socket_id:
+            self._socket_path.unlink(missing_ok=True)
+
+    def _bind_socket(self, path: Path) -> None:
+        with private_socket(path):
+            try:
+                self._server.add_insecure_port(f"unix:{path}")
+            except RuntimeError:
+                raise Unavailable(f"cannot listen on {path}: is its folder there?") from None
+        self._socket_id = _file_id(path)
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 class _Streams:

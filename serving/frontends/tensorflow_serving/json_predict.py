@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
-from crossfade.runtimes.core.model import Cancellation, InferResponse, ModelRef, Signature
+from crossfade.runtimes.core.model import InferResponse, ModelRef, Signature
 from crossfade.serving.dataplane.door import Query
 from crossfade.serving.frontends.tensorflow_serving import fit, refusals
 from crossfade.serving.frontends.tensorflow_serving.json_values import (
@@ -18,6 +18,7 @@ from crossfade.serving.frontends.tensorflow_serving.json_values import (
     plain,
     to_raw,
 )
+from crossfade.serving.transport.calls import HttpRequest
 
 Columns = Mapping[str, Any]
 
@@ -66,7 +67,7 @@ def ask(
     ref: ModelRef,
     name: str,
     signature: Signature,
-    cancelled: Cancellation,
+    request: HttpRequest,
 ) -> Asked:
     """Makes queries of a body.
 
@@ -94,7 +95,13 @@ def ask(
     for part in parts:
         raws = [to_raw(specs[column], values) for column, values in part.items()]
         widened |= fit.widen(raws, signature)
-        queries.append(Query(ref, raws, (), name, cancelled=cancelled))
+        queries.append(
+            Query(
+                *(ref, raws, (), name),
+                deadline_s=request.deadline_s,
+                cancelled=request.cancelled,
+            )
+        )
     return Asked(queries, rows, widened)
 
 

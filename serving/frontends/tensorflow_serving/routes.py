@@ -46,7 +46,7 @@ def table(plane: DataPlane) -> list[Route]:
         ref = _ref(parts)
         served = model_spec.facts(plane, ref)
         name, signature = refusals.signature_of(served, _signature_name(document))
-        asked = json_predict.ask(document, ref, name, signature, request.cancelled)
+        asked = json_predict.ask(document, ref, name, signature, request)
         responses = []
         for query, result in zip(asked.queries, plane.infer(asked.queries), strict=True):
             if isinstance(result, CrossfadeError):
@@ -63,7 +63,7 @@ def table(plane: DataPlane) -> list[Route]:
                 _ref(parts),
                 signature_name=_signature_name(document),
                 serialized=examples.serialized(json_examples.to_input(document)),
-                deadline_s=None,
+                deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
             )
             (result,) = inference.run(plane, (task,))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    FailedPrecondition,
+    InvalidArgument,
+    Unimplemented,
+    escape,
+)
 from crossfade.runtimes.core.model import InferResult
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import (
@@ -20,6 +26,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
 )
 from crossfade.serving.frontends.tensorflow_serving.inference import Task
 from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.lifecycle.model_list import ModelList
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
 from crossfade.serving.wire.fields import parse
@@ -30,8 +37,13 @@ _Asked = Sequence[tuple[Any, Call]]
 _Answers = Sequence[Any]
 
 
-def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
-    """The RPCs of both services over ``plane``."""
+def table(plane: DataPlane, models: ModelList | None = None) -> list[Rpc[Any, Any]]:
+    """The RPCs of both services over ``plane``.
+
+    Args:
+        plane: answers.
+        models: the list that the server follows; ``None`` where it follows a repository.
+    """
 
     def predict(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
         def ask(message: PredictMessage, call: Call) -> tuple[Query, bool]:
@@ -76,11 +88,16 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
     def status(request: Any, _: Call) -> Any:
         return describe.status(plane, model_spec.to_ref(request))
 
-    def reload(_: Any, __: Call) -> Any:
-        raise Unimplemented(
-            "models are not configured by request: this server serves what its model repository"
-            " holds"
-        )
+    def reload(request: Any, _: Call) -> Any:
+        if models is None:
+            raise FailedPrecondition(
+                "this server serves what its model repository holds, and not a list of models;"
+                " crossfade-tf-serving starts one that does"
+            )
+        models.replace(request.config)
+        response = wire.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
 
     def is_quick(message: Buffer) -> bool:
         name = predict_codec.model_of(message)
