@@ -55,11 +55,17 @@ class Observed(Protocol):
 
 
 class Exposition:
-    """Collects and formats the metrics of all served versions. Thread-safe."""
+    """Collects and formats the metrics of all served versions, and ``others``. Thread-safe."""
 
-    def __init__(self, served: Callable[[], Iterable[Observed]], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        served: Callable[[], Iterable[Observed]],
+        ready: Callable[[], bool],
+        others: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._served = served
         self._ready = ready
+        self._others = others
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -78,6 +84,7 @@ class Exposition:
         yield from _batches(served)
         yield from _triton(served)
         yield _tensorflow(served)
+        yield from self._others()
 
     def describe(self) -> Iterator[Metric]:
         """Called by prometheus_client at registration: names are known only when collected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
 )
 from crossfade.serving.frontends.tensorflow_serving.json_values import dumps
 from crossfade.serving.frontends.tensorflow_serving.results import CLASSIFY, REGRESS, Method
+from crossfade.serving.metrics.tensorflow import TensorflowMetrics
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, HttpRequest, HttpResponse, Route
 from crossfade.serving.wire import POOL
@@ -38,8 +40,13 @@ Parts = Mapping[str, str]
 _Answer = Callable[[HttpRequest, Parts], HttpResponse]
 
 
-def table(plane: DataPlane) -> list[Route]:
-    """The routes over ``plane``; what no other one of them matches is a malformed request."""
+def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
+    """The routes over ``plane``; what no other one of them matches is a malformed request.
+
+    Args:
+        plane: answers.
+        metrics: counts what is answered.
+    """
 
     def predict(request: HttpRequest, parts: Parts) -> HttpResponse:
         document = loads(request.body, nonfinite=True)
@@ -51,6 +58,7 @@ def table(plane: DataPlane) -> list[Route]:
         for query, result in zip(asked.queries, plane.infer(asked.queries), strict=True):
             if isinstance(result, CrossfadeError):
                 raise refusals.explain(result, plane, query)
+            metrics.record_run("Predict", result)
             responses.append(result)
         return HttpResponse(body=asked.encode(responses), compressible=True)
 
@@ -70,6 +78,8 @@ def table(plane: DataPlane) -> list[Route]:
             if isinstance(result, CrossfadeError):
                 raise result
             results = json_examples.results(task.result(result))
+            metrics.record_run(method.api, result)
+            metrics.record_examples(result.model.name, task.rows)
             return HttpResponse(body=dumps({"results": results}, True), compressible=True)
 
         return answer
@@ -84,10 +94,22 @@ def table(plane: DataPlane) -> list[Route]:
     def status(_: HttpRequest, parts: Parts) -> HttpResponse:
         return _json(_plain(describe.status(plane, _ref(parts))))
 
+    def timed(api: str, answer: _Answer) -> _Answer:
+        def measure(request: HttpRequest, parts: Parts) -> HttpResponse:
+            began_ns = time.perf_counter_ns()
+            response = answer(request, parts)
+            duration_ns = time.perf_counter_ns() - began_ns
+            metrics.record_request(parts["model"], api, "REST", duration_ns)
+            return response
+
+        return _in_its_codes(measure)
+
+    classify = timed(CLASSIFY.api, with_examples(CLASSIFY))
+    regress = timed(REGRESS.api, with_examples(REGRESS))
     routes = [
-        Route("POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict)),
-        Route("POST", f"{_MODEL}:classify", Access.INFER, _in_its_codes(with_examples(CLASSIFY))),
-        Route("POST", f"{_MODEL}:regress", Access.INFER, _in_its_codes(with_examples(REGRESS))),
+        Route("POST", f"{_MODEL}:predict", Access.INFER, timed("Predict", predict)),
+        Route("POST", f"{_MODEL}:classify", Access.INFER, classify),
+        Route("POST", f"{_MODEL}:regress", Access.INFER, regress),
         Route("GET", f"{_MODEL}/metadata", Access.READ, metadata),
         Route("GET", _MODEL, Access.READ, status),
     ]
