@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,18 @@ def digits() -> Path:
     return DIGITS
 
 
-class ServerProcess:
-    """``crossfade serve`` in a process of its own, on free ports of 127.0.0.1."""
+SERVE = (
+    *(sys.executable, "-m", "crossfade", "serve", "--log-format", "json"),
+    *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+)
 
-    def __init__(self, *arguments: str, wait_ready: bool = True) -> None:
-        command = [sys.executable, "-m", "crossfade", "serve", "--log-format", "json"]
-        for port in ("--grpc-port", "--http-port", "--metrics-port"):
-            command += [port, "0"]
+
+class ServerProcess:
+    """A server in a process of its own: ``crossfade serve`` on free ports of 127.0.0.1."""
+
+    def __init__(
+        self, *arguments: str, wait_ready: bool = True, command: Sequence[str] = SERVE
+    ) -> None:
         self.process = subprocess.Popen(
             [*command, *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT.parent
         )

@@ -32,7 +32,7 @@ def read_text(file: Path, message: _Kind) -> _Kind:
     except OSError as error:
         raise InvalidArgument(f"'{file}' cannot be read: {error.strerror}") from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"Error parsing text-format {kind} in '{file}': {error}") from None
+        raise InvalidArgument(f"Error parsing text-format {kind}: {error} ('{file}')") from None
     return message
 
 

@@ -441,4 +441,6 @@ def test_model_status(models: Any) -> None:
 def test_reload_is_refused(models: Any) -> None:
     request = model_management_pb2.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="m", base_path="/etc")
-    refused(models.HandleReloadConfigRequest, request, CODE.UNIMPLEMENTED, "model repository")
+    refused(
+        models.HandleReloadConfigRequest, request, CODE.FAILED_PRECONDITION, "not a list of models"
+    )
