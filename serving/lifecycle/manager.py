@@ -245,7 +245,7 @@ class Manager:
                 if reasons := [reason for reason in failures if reason]:
                     raise LoadFailed("; ".join(reasons))
                 for name, one in found.items():
-                    self._check_labels(name, one.files.config.labels, labels_may_wait)
+                    self._check_labels(name, one.files, labels_may_wait)
             except BaseException:
                 for name, keys in before.items():
                     self._keep_only(name, keys)
@@ -357,10 +357,10 @@ class Manager:
             reasons = [f"version {v.version}: {v.reason}" for v in failed]
             return f"model {name}: {'; '.join(reasons)}" if reasons else ""
 
-    def _check_labels(self, name: str, labels: Mapping[str, int], may_wait: bool) -> None:
+    def _check_labels(self, name: str, files: ModelFiles, may_wait: bool) -> None:
         entry = self._entry(name)
-        live = entry.routing.by_version
-        for label, version in labels.items():
+        live = entry.routing.by_version.keys() & files.versions.keys()
+        for label, version in files.config.labels.items():
             is_free = entry.labels.get(label) in (None, version)
             if version not in live and not (may_wait and is_free):
                 raise FailedPrecondition(
