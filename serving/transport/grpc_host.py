@@ -62,7 +62,6 @@ class GrpcHost:
     ) -> None:
         self._address = address
         self._socket_path = socket_path
-        self._socket_id: tuple[int, int] | None = None
         self._credentials = credentials
         self._streams = _Streams()
         table = _Table(rpcs, policy, self._streams)
@@ -72,12 +71,12 @@ class GrpcHost:
             handlers=(table,),
             maximum_concurrent_rpcs=threads + _MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
+                *options,  # the first of a name counts
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", 1000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                *options,
             ),
         )
         self.port = 0
@@ -116,24 +115,14 @@ class GrpcHost:
             if self._pool.pending <= self._streams.open:
                 self._server.stop(0)
         self._pool.shutdown(wait=False)
-        if self._socket_path is not None and _file_id(self._socket_path) == self._socket_id:
-            self._socket_path.unlink(missing_ok=True)
 
     def _bind_socket(self, path: Path) -> None:
+        """Binds; gRPC removes the socket when the server stops."""
         with private_socket(path):
             try:
                 self._server.add_insecure_port(f"unix:{path}")
             except RuntimeError:
                 raise Unavailable(f"cannot listen on {path}: is its folder there?") from None
-        self._socket_id = _file_id(path)
-
-
-def _file_id(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino)
 
 
 class _Streams:
