@@ -232,6 +232,7 @@ def test_monitoring_config(start: Start, tmp_path: Path) -> None:
 def test_rest_timeout(start: Start, tmp_path: Path) -> None:
     when = {"input": "x", "value": 99}
     base = write(tmp_path / "m", 1, behaviour="sleep", delay_ms=4000, delay_when=when)
+    (base / "model.yaml").write_text("instances: 2")  # one stays busy for a while
     server = start(*rest(), f"--model_base_path={base}", "--rest_api_timeout_in_ms", "300")
     url = f"http://{server.http}/v1/models/default:predict"
     began_s = time.monotonic()
@@ -364,3 +365,41 @@ def test_ssl_config_file(start: Start, tmp_path: Path) -> None:
     assert opened  # the key lies in none of the files of the disk
     targets = {os.readlink(f"/proc/{server.process.pid}/fd/{one}") for one in opened}
     assert any("memfd:tls_key" in target for target in targets)
+
+
+# -- SavedModels ----------------------------------------------------------------------------------
+
+
+def test_saved_models(start: Start, shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    models = shared / "savedmodel"
+    half = models / "saved_model_half_plus_two_cpu"
+    both = tmp_path / "both" / "1"
+    both.mkdir(parents=True)
+    for path in (half / "00000123").iterdir():
+        (both / path.name).symlink_to(path)
+    lite = models / "saved_model_half_plus_two_tflite" / "00000123" / "model.tflite"
+    (both / "model.tflite").symlink_to(lite)
+    file = tmp_path / "models.config"
+    file.write_text(config(entry("half", half), entry("both", both.parent)))
+    server = start(
+        *(*rest(), f"--model_config_file={file}", "--prefer_tflite_model=true"),
+        *("--tensorflow_intra_op_parallelism=2", "--tensorflow_session_parallelism=1"),
+        *("--enable_batching", "--saved_model_tags=serve"),
+    )
+    url = f"http://{server.http}/v1/models"
+    for model in ("half", "both"):
+        answer = get(f"{url}/{model}:predict", {"instances": [1.0, 2.0, 5.0]})
+        assert answer == {"predictions": [2.5, 3.0, 4.5]}
+    found = {name: get(f"http://{server.http}/v2/models/{name}") for name in ("half", "both")}
+    assert found["half"]["platform"] == "tensorflow_savedmodel"
+    assert found["both"]["platform"] == "tflite"
+    status = get(f"{url}/half")["model_version_status"]
+    assert [line["version"] for line in status] == ["123"]
+
+
+def test_saved_model_tags_are_obeyed(start: Start, shared: Path) -> None:
+    pytest.importorskip("tensorflow")
+    half = shared / "savedmodel" / "saved_model_half_plus_two_cpu"
+    server = start(*rest(), f"--model_base_path={half}", "--saved_model_tags=serve,tpu")
+    assert "tpu" in server.wait_for("load failed")["reason"]
