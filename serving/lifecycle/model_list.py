@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition
+from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.repository import tf_model_list
 from crossfade.serving.repository.layout import ModelFiles
@@ -77,9 +77,10 @@ class ModelList:
             FailedPrecondition: a model's platform would change, or as ``Manager.replace``.
             InvalidArgument: as ``tf_model_list.places``.
             LoadFailed, NotFound: as ``Manager.replace``.
+        Unavailable: the server is still loading the first list.
         """
         if self._manager is None:
-            raise FailedPrecondition("the server has not started yet")
+            raise Unavailable("the server is still loading its models", retry_after_s=1.0)
         with self._lock:
             source = self._source(listed)
             before = tf_model_list.platforms(self._listed)

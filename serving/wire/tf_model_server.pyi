@@ -25,21 +25,35 @@ class LogCollectorConfig(_message.Message):
     filename_prefix: str
     def __init__(self, type: _Optional[str] = ..., filename_prefix: _Optional[str] = ...) -> None: ...
 
+class PerTaskSamplingConfig(_message.Message):
+    __slots__ = ("dc", "task_index", "sampling_rate")
+    DC_FIELD_NUMBER: _ClassVar[int]
+    TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_RATE_FIELD_NUMBER: _ClassVar[int]
+    dc: str
+    task_index: int
+    sampling_rate: float
+    def __init__(self, dc: _Optional[str] = ..., task_index: _Optional[int] = ..., sampling_rate: _Optional[float] = ...) -> None: ...
+
 class SamplingConfig(_message.Message):
-    __slots__ = ("sampling_rate", "attributes")
+    __slots__ = ("sampling_rate", "attributes", "per_task_sampling_configs")
     SAMPLING_RATE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    PER_TASK_SAMPLING_CONFIGS_FIELD_NUMBER: _ClassVar[int]
     sampling_rate: float
     attributes: int
-    def __init__(self, sampling_rate: _Optional[float] = ..., attributes: _Optional[int] = ...) -> None: ...
+    per_task_sampling_configs: _containers.RepeatedCompositeFieldContainer[PerTaskSamplingConfig]
+    def __init__(self, sampling_rate: _Optional[float] = ..., attributes: _Optional[int] = ..., per_task_sampling_configs: _Optional[_Iterable[_Union[PerTaskSamplingConfig, _Mapping]]] = ...) -> None: ...
 
 class LoggingConfig(_message.Message):
-    __slots__ = ("log_collector_config", "sampling_config")
+    __slots__ = ("log_collector_config", "sampling_config", "custom_logging_config")
     LOG_COLLECTOR_CONFIG_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_LOGGING_CONFIG_FIELD_NUMBER: _ClassVar[int]
     log_collector_config: LogCollectorConfig
     sampling_config: SamplingConfig
-    def __init__(self, log_collector_config: _Optional[_Union[LogCollectorConfig, _Mapping]] = ..., sampling_config: _Optional[_Union[SamplingConfig, _Mapping]] = ...) -> None: ...
+    custom_logging_config: _any_pb2.Any
+    def __init__(self, log_collector_config: _Optional[_Union[LogCollectorConfig, _Mapping]] = ..., sampling_config: _Optional[_Union[SamplingConfig, _Mapping]] = ..., custom_logging_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
 
 class FileSystemStoragePathSourceConfig(_message.Message):
     __slots__ = ()
