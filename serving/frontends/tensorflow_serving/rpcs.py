@@ -106,8 +106,8 @@ def table(
     def reload(request: Any, _: Call) -> Any:
         if models is None:
             raise FailedPrecondition(
-                "this server serves what its model repository holds, and not a list of models;"
-                " crossfade-tf-serving starts one that does"
+                "this server serves what its model repository holds, and not a list of models:"
+                " only one that was started with a list takes another"
             )
         models.replace(request.config)
         response = wire.ReloadConfigResponse()
