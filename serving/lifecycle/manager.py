@@ -238,7 +238,7 @@ class Manager:
         with self._turn:
             found = {name: _read(sources, name) for source in sources for name in source.names()}
             known = set(self._entries)
-            before = {name: self._available(name) for name in found}
+            before = {name: self._versions(name) for name in found}
             try:
                 with ThreadPoolExecutor(self._load_threads, "load") as pool:
                     failures = list(pool.map(lambda one: self._add(*one), found.items()))
@@ -247,8 +247,8 @@ class Manager:
                 for name, one in found.items():
                     self._check_labels(name, one.files, labels_may_wait)
             except BaseException:
-                for name, keys in before.items():
-                    self._keep_only(name, keys)
+                for name, versions in before.items():
+                    self._go_back(name, versions)
                     if name not in known:
                         del self._entries[name]
                 raise
@@ -337,10 +337,10 @@ class Manager:
         with self._entries_lock:
             return self._entries.setdefault(name, _Entry(name))
 
-    def _available(self, name: str) -> set[_Key]:
+    def _versions(self, name: str) -> list[_Version]:
         entry = self._entry(name)
         with entry.lock:
-            return {v.key for v in entry.versions if v.state is State.AVAILABLE}
+            return list(entry.versions)
 
     def _add(self, name: str, found: _Found) -> str:
         """Loads what a model's files ask for beside what it has; returns what went wrong."""
@@ -368,11 +368,14 @@ class Manager:
                     " currently available for inference"
                 )
 
-    def _keep_only(self, name: str, keys: set[_Key]) -> None:
+    def _go_back(self, name: str, before: list[_Version]) -> None:
+        """Unloads what has been added to these versions, and forgets what has failed."""
         entry = self._entry(name)
         with entry.lock:
-            self._step(entry, keys, None)
-            entry.versions = [v for v in entry.versions if not v.failed or v.key in keys]
+            self._step(entry, {v.key for v in before if v.state is State.AVAILABLE}, None)
+            added = [v for v in entry.versions if all(v is not old for old in before)]
+            draining = [v for v in added if not v.failed and v.state is not State.START]
+            entry.versions = before + draining
 
     def _sync(self, name: str, found: _Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""

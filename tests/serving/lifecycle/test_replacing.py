@@ -107,6 +107,25 @@ def test_again_after_it_was_refused(manager: Manager, new: Repository) -> None:
     assert serving(manager) == {("m", 2), ("n", 5), ("x", 2)}
 
 
+def test_what_failed_before_is_remembered(old: Repository, new: Repository) -> None:
+    old.broken("m", 2)
+    old.configure("m", version_policy={"latest": 2})
+    manager = old.manager(Mode.NONE)
+    manager.start()
+    try:
+        before = lines(manager, "m")
+        assert [state for _, state, _ in before] == ["AVAILABLE", "END"]
+        new.broken("x", 1)
+        with pytest.raises(LoadFailed):
+            manager.replace([LocalSource(new.root)])
+        wait_until(lambda: lines(manager, "m")[0] == before[0])
+        assert before[1] in lines(manager, "m")
+        manager.replace([LocalSource(old.root)])  # the broken one holds nobody back
+        assert serving(manager) == {("m", 1), ("gone", 1)}
+    finally:
+        manager.close()
+
+
 def test_labels_move_when_all_is_there(manager: Manager, new: Repository) -> None:
     new.add("m", 3)
     new.configure("m", version_policy="all", labels={"stable": 2, "canary": 3})
