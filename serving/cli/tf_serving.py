@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server; returns the exit code."""
     parser = tf_flags.Parser(
         prog=_PROGRAM,
+        usage="%(prog)s --model_base_path=DIR | --model_config_file=FILE [flag ...]",
         description="Serve the models of a TensorFlow Serving command line.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
