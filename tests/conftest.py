@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,18 @@ def pytest_configure(config: pytest.Config) -> None:
     ServerProcess.transport = config.getoption("--transport")
 
 
+SERVE = (
+    *(sys.executable, "-m", "crossfade", "serve", "--log-format", "json"),
+    *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+)
+
+
+# Options of servers that the native transport cannot be.
+_NOT_NATIVE = ("--tls-cert",)
+
+
 class ServerProcess:
-    """``crossfade serve`` in a process of its own, on free ports of 127.0.0.1."""
+    """A server in a process of its own: ``crossfade serve`` on free ports of 127.0.0.1."""
 
     transport = "auto"
 
@@ -71,13 +81,12 @@ class ServerProcess:
         *arguments: str,
         wait_ready: bool = True,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = SERVE,
     ) -> None:
-        command = [sys.executable, "-m", "crossfade", "serve", "--log-format", "json"]
-        for port in ("--grpc-port", "--http-port", "--metrics-port"):
-            command += [port, "0"]
-        tls = "--tls-cert" in arguments  # which the native transport does not speak
-        if self.transport == "grpcio" or (self.transport == "native" and not tls):
-            command += ["--transport", self.transport]
+        tls = any(name in arguments for name in _NOT_NATIVE)
+        chosen = self.transport == "grpcio" or (self.transport == "native" and not tls)
+        if chosen and command is SERVE:
+            command = (*command, "--transport", self.transport)
         self.process = subprocess.Popen(
             [*command, *arguments],
             stderr=subprocess.PIPE,

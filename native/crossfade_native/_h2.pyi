@@ -6,7 +6,7 @@ NGHTTP2_VERSION: str
 class Host:
     def __init__(
         self,
-        address: str,
+        addresses: Iterable[str],
         *,
         methods: Iterable[tuple[str, bool]],
         message_bytes: int,

@@ -128,7 +128,7 @@ void ask(int port, unsigned seed) {
 
 void serve(double seconds, unsigned seed) {
   over = false;
-  Loop loop("127.0.0.1:0", Limits{}, {{"/s/Unary", false}, {"/s/Stream", true}});
+  Loop loop({"127.0.0.1:0"}, Limits{}, {{"/s/Unary", false}, {"/s/Stream", true}});
   loop.start();
   std::vector<std::thread> workers, clients;
   for (int i = 0; i < 2; ++i) workers.emplace_back([&] { work(loop); });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -28,8 +29,10 @@ from crossfade.serving.frontends.standard import health, reflection
 from crossfade.serving.frontends.tensorflow_serving import routes as tensorflow_routes
 from crossfade.serving.frontends.tensorflow_serving import rpcs as tensorflow_rpcs
 from crossfade.serving.lifecycle.manager import Manager, Mode
+from crossfade.serving.lifecycle.model_list import ModelList, ModelListSettings
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
-from crossfade.serving.repository.source import open_source
+from crossfade.serving.metrics.tensorflow import TensorflowMetrics
+from crossfade.serving.repository.source import Source, open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport import openapi
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
@@ -45,17 +48,27 @@ _KEEP_BYTES = 32 * 1024 * 1024  # the most that M_MMAP_THRESHOLD takes
 
 
 class Server:
-    """One server. ``start`` listens at once and is ready when the models have been tried."""
+    """One server. ``start`` listens at once and is ready when the models have been tried.
 
-    def __init__(self, config: ServerConfig) -> None:
+    Args:
+        config: its settings.
+        listed: the list of models that it serves, beside what is in its repositories.
+    """
+
+    def __init__(self, config: ServerConfig, listed: ModelListSettings | None = None) -> None:
         _tune_malloc()
-        sources = [
+        sources: list[Source] = [
             open_source(place, config.cache, config.model_name)
             for place in config.model_repositories
         ]
+        self._models = ModelList(listed, config.cache) if listed else None
+        if self._models:
+            sources.append(self._models.source)
         mode = Mode(config.model_control_mode)
         self._config = config
-        self._manager = Manager(sources, mode, config.poll_s, config.load_models)
+        self._manager = Manager(
+            sources, mode, config.poll_s, config.load_models, config.load_threads
+        )
         self._plane = DataPlane(self._manager)
         policy = guard(config)
         tls = certificates(config)
@@ -71,9 +84,11 @@ class Server:
             TraceSettings(lambda name: describe.signature(ModelRef(name))),
             LogSettings(),
         )
+        counted = TensorflowMetrics()
         exposition = Exposition(
             self._manager.served,
             lambda: self._plane.ready,
+            counted.collect,
             choose(config),
             self._counters,
         )
@@ -84,39 +99,50 @@ class Server:
                 *rpcs.table(self._plane, describe, regions),
                 *stream.table(self._plane, regions),
                 *extension_rpcs.table(*settings),
-                *tensorflow_rpcs.table(self._plane),
+                *tensorflow_rpcs.table(self._plane, counted, self._models),
                 *health.table(self._plane, services),
                 *reflection.table((*services, health.SERVICE)),
             ],
             policy,
             tls,
         )
+
+        def http_host(
+            host: str, port: int | None, table: list[Route], limits: HttpLimits, threads: int
+        ) -> HttpHost | None:
+            if port is None:
+                return None
+            return HttpHost(
+                table, policy, limits, host=host, port=port, threads=threads, tls=context
+            )
+
         http_routes = [
             *routes.table(self._plane, describe, regions),
             *extension_routes.table(*settings),
-            *tensorflow_routes.table(self._plane),
+            *tensorflow_routes.table(self._plane, counted),
             _metrics(exposition, "/metrics", "metrics"),
-            _metrics(exposition, "/monitoring/prometheus/metrics", "monitoring"),
         ]
+        if config.prometheus_path not in (None, "/metrics"):
+            path = re.escape(config.prometheus_path)
+            http_routes.append(_metrics(exposition, path, "monitoring"))
         if config.vertex:
             http_routes = on_vertex.beside(http_routes, self._plane, config.vertex)
-        self.http = HttpHost(
-            openapi.published(http_routes, __version__),
-            policy,
-            HttpLimits(body_bytes=config.max_request_bytes),
-            host=config.http_host or config.host,
-            port=config.http_port,
-            threads=config.http_threads,
-            tls=context,
+        limits = HttpLimits(
+            body_bytes=config.max_request_bytes, request_timeout_s=config.http_timeout_s
         )
-        self.metrics = HttpHost(
+        self.http = http_host(
+            config.http_host or config.host,
+            config.http_port,
+            openapi.published(http_routes, __version__),
+            limits,
+            config.http_threads,
+        )
+        self.metrics = http_host(
+            config.host,
+            config.metrics_port,
             [_metrics(exposition, "/metrics/?", "metrics")],
-            policy,
             HttpLimits(body_bytes=1024),
-            host=config.host,
-            port=config.metrics_port,
-            threads=1,
-            tls=context,
+            1,
         )
         self._stopping = threading.Lock()
 
@@ -127,18 +153,18 @@ class Server:
             Unavailable: a port cannot be bound.
         """
         began_s = time.perf_counter()
-        for host in (self.grpc, self.http, self.metrics):
-            host.start()
-        ports = {
-            "grpc_port": self.grpc.port,
-            "http_port": self.http.port,
-            "metrics_port": self.metrics.port,
-        }
-        hosts = {"host": self._config.host, "http_host": self._config.http_host}
-        where = {name: host for name, host in hosts.items() if host}
+        hosts = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics}
+        for host in hosts.values():
+            if host:
+                host.start()
+        ports = {f"{name}_port": host.port for name, host in hosts.items() if host}
+        addresses = {"host": self._config.host, "http_host": self._config.http_host}
+        where = {name: address for name, address in addresses.items() if address}
         transport = choose(self._config)
         _log.info("listening", extra={**where, "transport": transport, **ports})
         self._manager.start()
+        if self._models:
+            self._models.follow(self._manager)
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
         _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
@@ -153,13 +179,16 @@ class Server:
         self._plane.drain()
         grace_s = self._config.shutdown_grace_s
         _log.info("draining", extra={"grace_s": grace_s})
-        hosts = (self.grpc, self.http)
+        if self._models:
+            self._models.close()
+        hosts = [host for host in (self.grpc, self.http) if host]
         drains = [threading.Thread(target=host.stop, args=(grace_s,)) for host in hosts]
         for drain in drains:
             drain.start()
         for drain in drains:
             drain.join()
-        self.metrics.stop(0)
+        if self.metrics:
+            self.metrics.stop(0)
         self._manager.close()
         _log.info("stopped")
 

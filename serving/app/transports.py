@@ -21,7 +21,8 @@ def choose(config: ServerConfig) -> str:
         InvalidArgument: the native transport is asked for together with TLS.
         Unimplemented: it is asked for and not installed.
     """
-    if config.transport == "grpcio" or (config.transport == "auto" and config.tls_cert):
+    needs_grpcio = bool(config.tls_cert or config.grpc_options)
+    if config.transport == "grpcio" or (config.transport == "auto" and needs_grpcio):
         return "grpcio"
     if config.tls_cert:
         raise InvalidArgument("--transport native does not speak TLS: leave it out, or use grpcio")
@@ -45,10 +46,17 @@ def grpc_host(
     tls: Tls | None,
 ) -> GrpcHost | NativeHost:
     """Builds the host of the gRPC port; raises as ``choose`` does."""
-    address = f"{config.host}:{config.grpc_port}"
+    address = None if config.grpc_port is None else f"{config.host}:{config.grpc_port}"
     threads, limit = config.grpc_threads, config.max_request_bytes
     if choose(config) == "native":
-        return NativeHost(rpcs, policy, address, threads=threads, max_message_bytes=limit)
+        return NativeHost(
+            rpcs,
+            policy,
+            address,
+            threads=threads,
+            max_message_bytes=limit,
+            socket_path=config.grpc_socket,
+        )
     return GrpcHost(
         rpcs,
         policy,
@@ -56,4 +64,6 @@ def grpc_host(
         threads=threads,
         max_message_bytes=limit,
         credentials=tls.grpc_credentials() if tls else None,
+        socket_path=config.grpc_socket,
+        options=config.grpc_options,
     )

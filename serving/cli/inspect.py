@@ -13,8 +13,8 @@ from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, NotFound
 from crossfade.runtimes.core.model import Artifact, Signature
 from crossfade.serving.lifecycle.loader import find_artifact
+from crossfade.serving.repository.folders import read_folder
 from crossfade.serving.repository.layout import LABEL_FILES, ModelFiles
-from crossfade.serving.repository.source import read_folder
 
 _EPILOG = """\
 examples:

@@ -39,3 +39,11 @@ def seconds(text: str) -> float:
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
     return value
+
+
+def positive_seconds(text: str) -> float:
+    """Reads a number of seconds, more than none."""
+    value = seconds(text)
+    if value > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"'{text}' is not a positive number of seconds")

@@ -17,13 +17,18 @@ class ServerConfig:
         model_name: a repository may then also be the folder of one model, which has this name.
         host: the address to listen on.
         http_host: the address for HTTP, where it is another one.
-        grpc_port, http_port, metrics_port: 0 is any free port.
+        grpc_port, http_port, metrics_port: 0 is any free port; ``None`` is none.
+        grpc_socket: the path of a Unix socket that gRPC listens on, too.
+        grpc_options: channel arguments of gRPC's library.
         model_control_mode: ``none``, ``poll`` or ``explicit``.
         poll_s: seconds between two looks at the repository, in mode ``poll``.
         load_models: what to load at the start in mode ``explicit``; ``*`` is all.
+        load_threads: models that are loaded at the same time.
         transport: which host serves gRPC: ``native``, ``grpcio``, or ``auto``: the native one
-            where it is installed and no TLS is asked for.
+            where it is installed, without TLS and ``grpc_options``.
         grpc_threads, http_threads: requests that may run at the same time, by protocol.
+        http_timeout_s: an HTTP request that takes longer is told 504; ``None`` is no limit.
+        prometheus_path: where the metrics are on the HTTP port; ``None`` is nowhere.
         max_request_bytes: a larger request is refused.
         shutdown_grace_s: what requests in flight get after SIGTERM.
         tls_cert, tls_key, tls_client_ca: PEM files; TLS on every port, and callers must then show
@@ -43,15 +48,20 @@ class ServerConfig:
     model_name: str = ""
     host: str = "127.0.0.1"
     http_host: str = ""
-    grpc_port: int = 8001
-    http_port: int = 8000
-    metrics_port: int = 8002
+    grpc_port: int | None = 8001
+    http_port: int | None = 8000
+    metrics_port: int | None = 8002
+    grpc_socket: Path | None = None
+    grpc_options: tuple[tuple[str, int | str], ...] = ()
     model_control_mode: str = "none"
     poll_s: float = 5.0
     load_models: tuple[str, ...] = ()
+    load_threads: int = 2
     transport: str = "auto"
     grpc_threads: int = 64
     http_threads: int = 16
+    http_timeout_s: float | None = None
+    prometheus_path: str | None = "/monitoring/prometheus/metrics"
     max_request_bytes: int = 64 * 1024 * 1024
     shutdown_grace_s: float = 30.0
     tls_cert: Path | None = None

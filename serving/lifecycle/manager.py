@@ -132,6 +132,7 @@ class Manager:
         mode: who decides what is loaded.
         poll_s: seconds between two looks at the repository, in mode ``poll``.
         startup: names to load at the start in mode ``explicit``; ``*`` is all.
+        load_threads: models that are loaded at the same time.
     """
 
     def __init__(
@@ -140,11 +141,15 @@ class Manager:
         mode: Mode = Mode.NONE,
         poll_s: float = 5.0,
         startup: Sequence[str] = (),
+        load_threads: int = 2,
     ) -> None:
         self._sources = sources
         self._mode = mode
         self._poll_s = poll_s
         self._startup = startup
+        self._load_threads = load_threads
+        # Held while all models are taken to what the sources hold: they may be replaced.
+        self._turn = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._entries_lock = threading.Lock()
         self._stop = threading.Event()
@@ -157,12 +162,13 @@ class Manager:
         return self._started
 
     def start(self) -> None:
-        """Loads what the mode asks for, two models at a time, and begins to poll."""
+        """Loads what the mode asks for, some models at a time, and begins to poll."""
         names = self._startup
-        if self._mode is not Mode.EXPLICIT or "*" in names:
-            names = self._names()
-        with ThreadPoolExecutor(2, "load") as pool:
-            list(pool.map(self._try_sync, names))
+        with self._turn:
+            if self._mode is not Mode.EXPLICIT or "*" in names:
+                names = self._names()
+            with ThreadPoolExecutor(self._load_threads, "load") as pool:
+                list(pool.map(self._try_sync, names))
         memory.give_back()  # what loading and measuring took for a while
         self._started = True
         if self._mode is Mode.POLL:
@@ -223,6 +229,43 @@ class Manager:
         if check_name(name) in self._entries:
             self._sync(name, None)
 
+    def replace(self, sources: Sequence[Source], *, labels_may_wait: bool = False) -> None:
+        """Serves what these sources hold instead, or else what it did before.
+
+        What is new is loaded first, beside what is served; only when all of it is there do labels
+        move, and is unloaded what is no longer wanted.
+
+        Args:
+            sources: instead of those before.
+            labels_may_wait: a new label may name a version that is not available yet.
+
+        Raises:
+            FailedPrecondition: a label names a version that is not available.
+            LoadFailed: a model has no version that could be served, or a new one failed, and why.
+        """
+        with self._turn:
+            found = {name: _read(sources, name) for source in sources for name in source.names()}
+            known = set(self._entries)
+            before = {name: self._versions(name) for name in found}
+            try:
+                with ThreadPoolExecutor(self._load_threads, "load") as pool:
+                    failures = list(pool.map(lambda one: self._add(*one), found.items()))
+                if reasons := [reason for reason in failures if reason]:
+                    raise LoadFailed("; ".join(reasons))
+                for name, one in found.items():
+                    self._check_labels(name, one.files, labels_may_wait)
+            except BaseException:
+                for name, versions in before.items():
+                    self._go_back(name, versions)
+                    if name not in known:
+                        del self._entries[name]
+                raise
+            self._sources = sources
+            for name, one in found.items():
+                self._sync(name, one)
+            for name in set(self._entries) - set(found):
+                self._sync(name, None)
+
     def index(self) -> list[IndexEntry]:
         """Every model in the repository or loaded from it, with the state of each version."""
         lines: list[IndexEntry] = []
@@ -276,23 +319,17 @@ class Manager:
         return sorted({name for source in self._sources for name in source.names()})
 
     def _read(self, name: str, override: ModelConfig | None = None) -> _Found:
-        for source in self._sources:
-            try:
-                return _Found(source, source.read(name, override))
-            except NotFound:
-                continue
-        raise NotFound(
-            f"failed to load '{name}', failed to poll from model repository: there is no such model"
-        )
+        return _read(self._sources, name, override)
 
     def _poll(self) -> None:
         while not self._stop.wait(self._poll_s):
             try:
-                present = self._names()
-                for name in present:
-                    self._try_sync(name)
-                for name in set(self._entries) - set(present):
-                    self._sync(name, None)
+                with self._turn:
+                    present = self._names()
+                    for name in present:
+                        self._try_sync(name)
+                    for name in set(self._entries) - set(present):
+                        self._sync(name, None)
             except Exception:  # an unreachable bucket, say: what is served stays
                 _log.exception("the model repository cannot be read; it is tried again")
 
@@ -300,14 +337,57 @@ class Manager:
         try:
             self._sync(name, self._read(name))
         except CrossfadeError as error:
-            _log.error("model not served", extra={"model": name, "reason": error.message})
+            self._entry(name).note(error.message)
         except Exception:  # its files cannot be read; the other models' can
             _log.exception("model not served", extra={"model": name})
 
+    def _entry(self, name: str) -> _Entry:
+        with self._entries_lock:
+            return self._entries.setdefault(name, _Entry(name))
+
+    def _versions(self, name: str) -> list[_Version]:
+        entry = self._entry(name)
+        with entry.lock:
+            return list(entry.versions)
+
+    def _add(self, name: str, found: _Found) -> str:
+        """Loads what a model's files ask for beside what it has; returns what went wrong."""
+        entry = self._entry(name)
+        with entry.lock:
+            if found.files.error is not None:
+                return f"model {name}: {found.files.error}"
+            tried = {v.key for v in entry.versions if v.failed}
+            wanted = _mark(entry, found.files, False, labelled=False)
+            if not wanted:
+                return f"model {name}: there is no version to serve"
+            self._step(entry, wanted, found, unload=False)
+            failed = [v for v in entry.versions if v.failed and v.key not in tried]
+            reasons = [f"version {v.version}: {v.reason}" for v in failed]
+            return f"model {name}: {'; '.join(reasons)}" if reasons else ""
+
+    def _check_labels(self, name: str, files: ModelFiles, may_wait: bool) -> None:
+        entry = self._entry(name)
+        live = entry.routing.by_version.keys() & files.versions.keys()
+        for label, version in files.config.labels.items():
+            is_free = entry.labels.get(label) in (None, version)
+            if version not in live and not (may_wait and is_free):
+                raise FailedPrecondition(
+                    f"Request to assign label to version {version} of model {name}, which is not"
+                    " currently available for inference"
+                )
+
+    def _go_back(self, name: str, before: list[_Version]) -> None:
+        """Unloads what has been added to these versions, and forgets what has failed."""
+        entry = self._entry(name)
+        with entry.lock:
+            self._step(entry, {v.key for v in before if v.state is State.AVAILABLE}, None)
+            added = [v for v in entry.versions if all(v is not old for old in before)]
+            draining = [v for v in added if not v.failed and v.state is not State.START]
+            entry.versions = before + draining
+
     def _sync(self, name: str, found: _Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
-        with self._entries_lock:
-            entry = self._entries.setdefault(name, _Entry(name))
+        entry = self._entry(name)
         with entry.lock:
             if found is None:
                 wanted: set[_Key] = set()
@@ -318,17 +398,25 @@ class Manager:
                 entry.labels = found.files.config.labels
                 wanted = _mark(entry, found.files, retry)
                 entry.note("" if wanted else "there is no version to serve")
-            while action := next_action(_snapshots(entry, wanted)):
-                before = State.START if action.kind == "load" else State.AVAILABLE
-                key = (action.version, action.fingerprint)
-                version = next(v for v in entry.versions if v.key == key and v.state is before)
-                if found is not None and action.kind == "load":
-                    self._load(entry, version, found)
-                else:
-                    self._unload(entry, version)
-            entry.route()
+            self._step(entry, wanted, found)
             failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
             return failures or ([entry.error] if entry.error else [])
+
+    def _step(
+        self, entry: _Entry, wanted: set[_Key], found: _Found | None, unload: bool = True
+    ) -> None:
+        """Loads and unloads until the model's versions are those wanted."""
+        while action := next_action(_snapshots(entry, wanted)):
+            before = State.START if action.kind == "load" else State.AVAILABLE
+            key = (action.version, action.fingerprint)
+            version = next(v for v in entry.versions if v.key == key and v.state is before)
+            if found is not None and action.kind == "load":
+                self._load(entry, version, found)
+            elif unload:
+                self._unload(entry, version)
+            else:
+                break
+        entry.route()
 
     def _load(self, entry: _Entry, version: _Version, found: _Found) -> None:
         version.state = State.LOADING
@@ -367,10 +455,22 @@ class Manager:
         threading.Thread(target=drain, name="drain", daemon=True).start()
 
 
-def _mark(entry: _Entry, files: ModelFiles, retry: bool) -> set[_Key]:
+def _read(sources: Sequence[Source], name: str, override: ModelConfig | None = None) -> _Found:
+    for source in sources:
+        try:
+            return _Found(source, source.read(name, override))
+        except NotFound:
+            continue
+    raise NotFound(
+        f"failed to load '{name}', failed to poll from model repository: there is no such model"
+    )
+
+
+def _mark(entry: _Entry, files: ModelFiles, retry: bool, labelled: bool = True) -> set[_Key]:
     """Adds the versions that are new, forgets those that are over; returns the wanted."""
     present = files.versions
-    wanted = {(v, present[v].fingerprint) for v in wanted_versions(files.config, present)}
+    config = files.config if labelled else files.config.model_copy(update={"labels": {}})
+    wanted = {(v, present[v].fingerprint) for v in wanted_versions(config, present)}
     entry.versions = [
         v
         for v in entry.versions

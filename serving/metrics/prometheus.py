@@ -67,7 +67,7 @@ class Observed(Protocol):
 
 
 class Exposition:
-    """Collects and formats the metrics of all served versions. Thread-safe.
+    """Collects and formats the metrics of all served versions, and ``others``. Thread-safe.
 
     Args:
         transport: which host serves gRPC.
@@ -78,11 +78,13 @@ class Exposition:
         self,
         served: Callable[[], Iterable[Observed]],
         ready: Callable[[], bool],
+        others: Callable[[], Iterable[Metric]] = tuple,
         transport: str = "",
         counters: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._served = served
         self._ready = ready
+        self._others = others
         self._transport = transport
         self._counters = counters
         self._registry = CollectorRegistry()
@@ -107,6 +109,7 @@ class Exposition:
         yield from _batches(served)
         yield from _triton(served)
         yield _tensorflow(served)
+        yield from self._others()
 
     def describe(self) -> Iterator[Metric]:
         """Called by prometheus_client at registration: names are known only when collected."""

@@ -196,6 +196,7 @@ class HttpRequest:
     Attributes:
         path: percent-decoded once, without the query.
         headers: lower-case names; repeated headers joined with a comma.
+        deadline_s: ``time.monotonic()`` value after which the caller has been told 504.
     """
 
     method: str
@@ -204,6 +205,7 @@ class HttpRequest:
     body: bytes
     peer: str
     cancelled: Cancellation
+    deadline_s: float | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -12,6 +13,7 @@ import grpc
 from crossfade.runtimes.core.errors import Code, CrossfadeError, Internal, Unavailable
 from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, dispatch
 from crossfade.serving.transport.grpc_threads import MAX_WAITING, GrpcThreads
+from crossfade.serving.transport.listening import private_socket
 from crossfade.serving.transport.streams import MAX_STREAMS, Streams
 
 _log = logging.getLogger(__name__)
@@ -30,23 +32,28 @@ class GrpcHost:
     Args:
         rpcs: the table.
         policy: asked before each RPC.
-        address: ``host:port``, port 0 is any free one; or ``unix:path``.
+        address: ``host:port``, port 0 is any free one; ``None`` leaves only the socket.
         threads: RPCs that may run at the same time, streams aside.
         max_message_bytes: a larger request is refused with RESOURCE_EXHAUSTED.
         credentials: of the server, as grpcio makes them; ``None`` is no TLS.
+        socket_path: of a Unix socket to listen on, too, without TLS: only this user reaches it.
+        options: channel arguments that count more than ours.
     """
 
     def __init__(
         self,
         rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
         policy: Policy,
-        address: str,
+        address: str | None,
         *,
         threads: int,
         max_message_bytes: int,
         credentials: Any = None,
+        socket_path: Path | None = None,
+        options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         self._address = address
+        self._socket_path = socket_path
         self._credentials = credentials
         self._streams = Streams()
         table = _Table(rpcs, policy, self._streams)
@@ -56,6 +63,7 @@ class GrpcHost:
             handlers=(table,),
             maximum_concurrent_rpcs=threads + MAX_STREAMS + _BACKLOG + MAX_WAITING,
             options=(
+                *options,  # the first of a name counts
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -71,16 +79,19 @@ class GrpcHost:
         Raises:
             Unavailable: the address cannot be bound.
         """
-        try:
-            self.port = (
-                self._server.add_secure_port(self._address, self._credentials)
-                if self._credentials
-                else self._server.add_insecure_port(self._address)
-            )
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        if self._address is not None:
+            try:
+                self.port = (
+                    self._server.add_secure_port(self._address, self._credentials)
+                    if self._credentials
+                    else self._server.add_insecure_port(self._address)
+                )
+            except RuntimeError:
+                self.port = 0
+            if not self.port:
+                raise Unavailable(f"cannot listen on {self._address}: is the port in use?")
+        if self._socket_path is not None:
+            self._bind_socket(self._socket_path)
         self._pool.serve(self._server)
         self._server.start()
 
@@ -100,6 +111,14 @@ class GrpcHost:
             if self._pool.pending <= self._streams.open:
                 self._server.stop(0)
         self._pool.shutdown(wait=False)
+
+    def _bind_socket(self, path: Path) -> None:
+        """Binds; gRPC removes the socket when the server stops."""
+        with private_socket(path):
+            try:
+                self._server.add_insecure_port(f"unix:{path}")
+            except RuntimeError:
+                raise Unavailable(f"cannot listen on {path}: is its folder there?") from None
 
 
 class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import struct
 import time
 from typing import Final, cast
 
-from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
+from crossfade.runtimes.core.errors import CrossfadeError, DeadlineExceeded, Unavailable
 from crossfade.serving.transport.calls import HttpRequest
 from crossfade.serving.transport.cancellation import CancelToken
 from crossfade.serving.transport.http_answer import Answer, Refused, encode, refusal
@@ -58,7 +58,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._head: Head | None = None
         self._body: BodyReader | None = None
         self._unsent = _NOTHING
-        self._keep_alive = self._is_whole = False
+        self._keep_alive = self._is_whole = self._timed_out = False
         self._token: CancelToken | None = None
         self._deadline = time.monotonic() + shared.limits.header_timeout_s
 
@@ -133,6 +133,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if self._phase in (_Phase.TAKE, _Phase.CLOSE):
             self.abort()
+        elif self._phase is _Phase.BUSY:
+            self._time_out()
         elif self._phase is _Phase.BODY and self._body:
             window_s = self._limits.body_timeout_s
             if self._body.size - self._mark < window_s * self._limits.body_bytes_per_s:
@@ -219,16 +221,28 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _run_handler(self, head: Head, body: bytes) -> None:
         self._phase = _Phase.BUSY
-        self._deadline = math.inf
+        timeout_s = self._limits.request_timeout_s
+        self._deadline = time.monotonic() + timeout_s if timeout_s else math.inf
         self._token = token = CancelToken()
-        request = HttpRequest(head.method, head.path, head.headers, body, self._peer, token)
+        request = HttpRequest(
+            *(head.method, head.path, head.headers, body, self._peer, token),
+            self._deadline if timeout_s else None,
+        )
         self._shared.workers.submit(request, *self._match, self._deliver)
 
     def _deliver(self, answer: Answer) -> None:
         self._token = None  # a later disconnect is no concern of a request that is done
         self._release_body()
-        if self._phase is _Phase.BUSY:
+        if self._phase is _Phase.BUSY and not self._timed_out:
             self._send(answer)
+
+    def _time_out(self) -> None:
+        """Says that it took too long, and closes; the handler still holds the body."""
+        if self._token:
+            self._token.set()
+        self._timed_out = True
+        self._keep_alive = False
+        self._send(encode(refusal(DeadlineExceeded("the request took too long"))))
 
     def _release_body(self) -> None:
         self._shared.buffered_bytes -= self._held_bytes
@@ -238,10 +252,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     # Its answer.
 
     def _refuse(self, error: CrossfadeError | Refused) -> None:
+        self._release_body()
         self._send(encode(refusal(error)))
 
     def _send(self, answer: Answer) -> None:
-        self._release_body()
         self._keep_alive = self._keep_alive and not self._shared.draining
         head = answer.head + (b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n")
         body = b"" if self._head and self._head.method == "HEAD" else answer.body

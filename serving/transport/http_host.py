@@ -21,6 +21,7 @@ from crossfade.serving.transport.listening import BACKLOG, listen
 
 # How often deadlines are looked at. One timer for all connections: moving a deadline is free.
 _CHECK_S: Final = 1.0
+_LEAST_CHECK_S: Final = 0.01
 # How long a peer may take to say goodbye, as TLS wants it; idle ones do not.
 _TLS_SHUTDOWN_S: Final = 5.0
 
@@ -114,8 +115,9 @@ class HttpHost:
             limits.body_timeout_s,
             limits.write_timeout_s,
             limits.idle_timeout_s,
+            limits.request_timeout_s or _CHECK_S * 4,
         )
-        self._check_s = min(_CHECK_S, min(timeouts_s) / 4)
+        self._check_s = max(_LEAST_CHECK_S, min(_CHECK_S, min(timeouts_s) / 4))
         self._check_deadlines()
         self._servers = [
             await self._loop.create_server(

@@ -27,6 +27,7 @@ class HttpLimits:
             large upload over a slow line gets through.
         write_timeout_s: how long a client may leave 256 KiB of its answer waiting.
         idle_timeout_s: how long a connection is kept open between two requests.
+        request_timeout_s: from a complete request to its answer (504); ``None`` is no limit.
         max_connections: connections open at the same time; the next one is told 503.
         max_waiting: requests of one kind of access that wait for a thread (429).
     """
@@ -41,5 +42,6 @@ class HttpLimits:
     body_bytes_per_s: int = 16 * _KIB
     write_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0
+    request_timeout_s: float | None = None
     max_connections: int = 1024
     max_waiting: int = 256

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from crossfade.runtimes.core.errors import (
     Cancelled,
     CrossfadeError,
+    DeadlineExceeded,
     Internal,
     ResourceExhausted,
 )
@@ -115,6 +117,8 @@ class Workers:
     ) -> HttpResponse:
         if request.cancelled.is_set():
             raise Cancelled("the client went away before its turn")
+        if request.deadline_s is not None and time.monotonic() >= request.deadline_s:
+            raise DeadlineExceeded("the time for this request was over before its turn")
         limit = route.limit
         if forwarded := route.forward(request):
             route, groups = self._router.find_any(forwarded.path)

@@ -1,9 +1,14 @@
-"""Opens the sockets that a host listens on."""
+"""Opens the sockets that a host listens on, and clears the way for the one that gRPC opens."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from crossfade.runtimes.core.errors import Unavailable
@@ -11,6 +16,8 @@ from crossfade.runtimes.core.errors import Unavailable
 BACKLOG: Final = 1024
 # ``localhost`` has an IPv6 address on machines without IPv6.
 _NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+# What the kernel takes as the path of a socket, without its closing zero.
+_UNIX_PATH_BYTES: Final = 107
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -63,3 +70,44 @@ def _bind(family: int, address: tuple[object, ...], is_only: bool) -> socket.soc
         opened.close()
         raise
     return opened
+
+
+@contextlib.contextmanager
+def private_socket(path: Path) -> Iterator[None]:
+    """Whoever binds a Unix socket at ``path`` within makes one that only this user can reach.
+
+    The umask is the process's: enter this before other threads make files. A socket that a server
+    has left behind is removed; nothing else is.
+
+    Raises:
+        Unavailable: a server answers there, or there is something else, or the path is too long.
+    """
+    if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
+        raise Unavailable(f"cannot listen on {path}: the path is too long for a socket")
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {path}: {error.strerror}") from error
+    else:
+        if kind != stat.S_IFSOCK:
+            raise Unavailable(f"cannot listen on {path}: there is something that is no socket")
+        _remove_stale(path)
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _remove_stale(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {path}: {error.strerror}") from error
+        else:
+            raise Unavailable(f"cannot listen on {path}: a server answers there")

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from crossfade.runtimes.core.errors import CrossfadeError, Internal, Unavailable
@@ -20,6 +21,7 @@ from crossfade.serving.transport.calls import Buffer, Policy, Rpc, StreamRpc, di
 from crossfade.serving.transport.inflate import inflate
 from crossfade.serving.transport.inline import Inline
 from crossfade.serving.transport.lean_pool import LeanPool
+from crossfade.serving.transport.listening import private_socket
 from crossfade.serving.transport.streams import MAX_STREAMS, Streams
 
 if TYPE_CHECKING:
@@ -52,23 +54,26 @@ class NativeHost:
     Args:
         rpcs: the table.
         policy: asked before each RPC.
-        address: ``host:port``, port 0 is any free one; or ``unix:path``.
+        address: ``host:port``, port 0 is any free one; ``None`` leaves only the socket.
         threads: RPCs that may run at the same time, streams and quick ones aside.
         max_message_bytes: a larger request is refused with RESOURCE_EXHAUSTED.
+        socket_path: of a Unix socket to listen on, too: only this user reaches it.
     """
 
     def __init__(
         self,
         rpcs: Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]],
         policy: Policy,
-        address: str,
+        address: str | None,
         *,
         threads: int,
         max_message_bytes: int,
+        socket_path: Path | None = None,
     ) -> None:
         self._rpcs = tuple(rpcs)
         self._policy = policy
         self._address = address
+        self._socket_path = socket_path
         self._threads = threads
         self._max_message_bytes = max_message_bytes
         self._streams = Streams()
@@ -84,10 +89,23 @@ class NativeHost:
         """
         from crossfade_native import Host
 
+        addresses = [self._address] if self._address is not None else []
+        with contextlib.ExitStack() as stack:
+            if self._socket_path is not None:
+                stack.enter_context(private_socket(self._socket_path))
+                addresses.append(f"unix:{self._socket_path}")
+            self._host = self._bind(Host, addresses)
+        self.port = self._host.port
+        self._pool = LeanPool(len(os.sched_getaffinity(0)), self._threads + MAX_STREAMS, "grpc")
+        self._inline = Inline(self._poll, self._threads)
+        self._host.start()
+        threading.Thread(target=self._poll_on, name="grpc-poll", daemon=True).start()
+
+    def _bind(self, kind: Any, addresses: Sequence[str]) -> Any:
         methods = [(rpc.path, isinstance(rpc, StreamRpc)) for rpc in self._rpcs]
         try:
-            self._host = Host(
-                self._address,
+            return kind(
+                addresses,
                 methods=methods,
                 message_bytes=self._max_message_bytes,
                 held_bytes=max(_HELD_BYTES, _HELD_MESSAGES * self._max_message_bytes),
@@ -95,13 +113,8 @@ class NativeHost:
             )
         except OSError as error:
             raise Unavailable(
-                f"cannot listen on {self._address}: is the port in use? ({error})"
+                f"cannot listen on {' and '.join(addresses)}: is the port in use? ({error})"
             ) from None
-        self.port = self._host.port
-        self._pool = LeanPool(len(os.sched_getaffinity(0)), self._threads + MAX_STREAMS, "grpc")
-        self._inline = Inline(self._poll, self._threads)
-        self._host.start()
-        threading.Thread(target=self._poll_on, name="grpc-poll", daemon=True).start()
 
     def stop(self, grace_s: float) -> None:
         """Refuses new RPCs, gives those in flight ``grace_s`` seconds, then cuts them off.
@@ -116,6 +129,8 @@ class NativeHost:
         while self._host.pending > self._streams.open and time.monotonic() < until_s:
             time.sleep(_LOOK_S)
         self._host.close()
+        if self._socket_path is not None:
+            self._socket_path.unlink(missing_ok=True)
         self._inline.close()
         self._pool.shutdown(wait=False)
 

@@ -2,6 +2,7 @@ from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from crossfade.serving.wire import tf_error as _tf_error_pb2
 from crossfade.serving.wire import tf_framework as _tf_framework_pb2
+from crossfade.serving.wire import tf_model_server as _tf_model_server_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -254,8 +255,10 @@ class GetModelStatusResponse(_message.Message):
     def __init__(self, model_version_status: _Optional[_Iterable[_Union[ModelVersionStatus, _Mapping]]] = ...) -> None: ...
 
 class ReloadConfigRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("config",)
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    config: _tf_model_server_pb2.ModelServerConfig
+    def __init__(self, config: _Optional[_Union[_tf_model_server_pb2.ModelServerConfig, _Mapping]] = ...) -> None: ...
 
 class ReloadConfigResponse(_message.Message):
     __slots__ = ("status",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -441,4 +442,49 @@ def test_model_status(models: Any) -> None:
 def test_reload_is_refused(models: Any) -> None:
     request = model_management_pb2.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="m", base_path="/etc")
-    refused(models.HandleReloadConfigRequest, request, CODE.UNIMPLEMENTED, "model repository")
+    refused(
+        models.HandleReloadConfigRequest, request, CODE.FAILED_PRECONDITION, "not a list of models"
+    )
+
+
+# -- metrics --------------------------------------------------------------------------------------
+
+
+def counted(server: ServerProcess) -> dict[str, float]:
+    """TensorFlow Serving's metrics of one model: name and labels to value."""
+    url = f"http://{server.http}/monitoring/prometheus/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    ours = (
+        line.rpartition(" ") for line in lines if line.startswith(":tensorflow:") and HALF in line
+    )
+    return {name: float(value) for name, _, value in ours}
+
+
+def test_metrics(server: ServerProcess, stub: Any) -> None:
+    before = counted(server)
+    stub.Predict(predict(HALF), timeout=10)
+    request = asking(classification_pb2.ClassificationRequest, HALF, "classify_x_to_y")
+    stub.Classify(examples(request, {"x": 1}, {"x": 2}, {"x": 3}), timeout=10)
+    both = inference_pb2.MultiInferenceRequest()
+    task(both, "regress", "regress_x_to_y")
+    task(both, "classify", "classify_x_to_y")
+    stub.MultiInference(examples(both, {"x": 2}), timeout=10)
+    for bad in (predict(HALF, "nope"), predict("no-such-model")):
+        with pytest.raises(grpc.RpcError):
+            stub.Predict(bad, timeout=10)
+    after = counted(server)
+    grew = {name: value - before.get(name, 0) for name, value in after.items()}
+
+    def label(api: str, more: str) -> str:
+        return f'{{API="{api}",{more}}}'
+
+    for api, runs in (("Predict", 1), ("Classify", 1), ("MultiInference", 2)):
+        calls = label(api, f'entrypoint="GRPC",model_name="{HALF}"')
+        assert grew[f":tensorflow:serving:request_latency_count{calls}"] == 1
+        assert grew[f":tensorflow:serving:request_latency_sum{calls}"] > 0
+        ran = label(api, f'model_name="{HALF}",runtime="tensorflow_savedmodel"')
+        assert grew[f":tensorflow:serving:runtime_latency_count{ran}"] == runs
+    model = f'{{model="{HALF}"}}'
+    assert grew[f":tensorflow:serving:request_example_counts_count{model}"] == 2
+    assert grew[f":tensorflow:serving:request_example_count_total{model}"] == 4

@@ -25,9 +25,11 @@ constexpr int kLastRoundMs = 10;
 
 }  // namespace
 
-Loop::Loop(const std::string& address, Limits limits,
+Loop::Loop(const std::vector<std::string>& addresses, Limits limits,
            std::vector<std::pair<std::string, bool>> methods)
-    : listener_(address), buffer_(kBufferBytes) {
+    : buffer_(kBufferBytes) {
+  for (const std::string& address : addresses)
+    listeners_.push_back(std::make_unique<Listener>(address));
   hub_.limits = limits;
   uint32_t index = 0;
   for (auto& [path, streaming] : methods) hub_.methods[path] = Method{index++, streaming};
@@ -38,8 +40,28 @@ Loop::Loop(const std::string& address, Limits limits,
   watched.events = EPOLLIN;
   watched.data.fd = event_;
   epoll_ctl(epoll_, EPOLL_CTL_ADD, event_, &watched);
-  watched.data.fd = listener_.fd();
-  epoll_ctl(epoll_, EPOLL_CTL_ADD, listener_.fd(), &watched);
+  watch_listeners();
+}
+
+int Loop::port() const {
+  for (const auto& listener : listeners_)
+    if (listener->port()) return listener->port();
+  return 0;
+}
+
+Listener* Loop::listener_of(int fd) {
+  for (const auto& listener : listeners_)
+    if (listener->fd() == fd) return listener.get();
+  return nullptr;
+}
+
+void Loop::watch_listeners() {
+  for (const auto& listener : listeners_) {
+    epoll_event watched{};
+    watched.events = EPOLLIN;
+    watched.data.fd = listener->fd();
+    epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->fd(), &watched);
+  }
 }
 
 Loop::~Loop() {
@@ -103,13 +125,16 @@ void Loop::run() {
       if (fd == event_) {
         uint64_t ignored;
         [[maybe_unused]] ssize_t got = read(event_, &ignored, sizeof(ignored));
-      } else if (fd == listener_.fd()) {
-        accept();
+      } else if (Listener* listener = listener_of(fd)) {
+        accept(*listener);
       } else if (auto found = connections_.find(fd); found != connections_.end()) {
         on_ready(*found->second, events[i].events);
       }
     }
-    if (accept_after_ns_ && hub_.now_ns >= accept_after_ns_) go_on_accepting();
+    if (accept_after_ns_ && hub_.now_ns >= accept_after_ns_) {
+      accept_after_ns_ = 0;
+      if (!drain_begun_) watch_listeners();
+    }
     take_answers();
     keep_deadlines();
     if (draining_ && !drain_begun_) begin_drain();
@@ -153,10 +178,10 @@ int Loop::wait_ms() const {
   return left_ns <= 0 ? 0 : static_cast<int>((left_ns + 999'999) / 1'000'000);
 }
 
-void Loop::accept() {
+void Loop::accept(Listener& listener) {
   for (int i = 0; i < kEvents; ++i) {
     std::string peer;
-    int fd = listener_.accept(peer);
+    int fd = listener.accept(peer);
     if (fd < 0) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
         pause_accepting();
@@ -185,16 +210,8 @@ void Loop::accept() {
 // Out of file descriptors: to be told again and again that somebody waits would keep us busy.
 void Loop::pause_accepting() {
   accept_after_ns_ = hub_.now_ns + kAcceptPauseNs;
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_.fd(), nullptr);
-}
-
-void Loop::go_on_accepting() {
-  accept_after_ns_ = 0;
-  if (drain_begun_) return;
-  epoll_event watched{};
-  watched.events = EPOLLIN;
-  watched.data.fd = listener_.fd();
-  epoll_ctl(epoll_, EPOLL_CTL_ADD, listener_.fd(), &watched);
+  for (const auto& listener : listeners_)
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->fd(), nullptr);
 }
 
 void Loop::on_ready(Connection& connection, uint32_t events) {
@@ -313,9 +330,11 @@ void Loop::look_after_all() {
 void Loop::begin_drain() {
   drain_begun_ = true;
   end_ns_ = hub_.now_ns + kDrainNoticeNs;
-  accept();  // who has connected already is answered
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_.fd(), nullptr);
-  listener_.close();
+  for (const auto& listener : listeners_) {
+    accept(*listener);  // who has connected already is answered
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->fd(), nullptr);
+    listener->close();
+  }
   for (auto& [fd, connection] : connections_) connection->announce_end();
 }
 

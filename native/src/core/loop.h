@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -18,7 +19,8 @@ namespace crossfade {
 class Loop {
  public:
   // Binds and listens; throws std::runtime_error. Nothing is accepted before ``start``.
-  Loop(const std::string& address, Limits limits, std::vector<std::pair<std::string, bool>> methods);
+  Loop(const std::vector<std::string>& addresses, Limits limits,
+       std::vector<std::pair<std::string, bool>> methods);
   ~Loop();
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
@@ -32,15 +34,17 @@ class Loop {
   void stop();
 
   Hub& hub() { return hub_; }
-  int port() const { return listener_.port(); }
+  // Of the first address that has one.
+  int port() const;
 
  private:
   void run();
   void wake();
   int wait_ms() const;
-  void accept();
+  void accept(Listener& listener);
+  Listener* listener_of(int fd);
+  void watch_listeners();
   void pause_accepting();
-  void go_on_accepting();
   void on_ready(Connection& connection, uint32_t events);
   bool receive(Connection& connection);
   bool flush(Connection& connection);
@@ -54,7 +58,7 @@ class Loop {
   void last_words();
 
   Hub hub_;
-  Listener listener_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
   int epoll_ = -1;
   int event_ = -1;
   std::thread thread_;

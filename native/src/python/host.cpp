@@ -28,13 +28,24 @@ bool read_methods(PyObject* list, std::vector<std::pair<std::string, bool>>& met
   return !PyErr_Occurred();
 }
 
+bool read_addresses(PyObject* list, std::vector<std::string>& addresses) {
+  Ref iterator(PyObject_GetIter(list));
+  if (!iterator) return false;
+  while (Ref item{PyIter_Next(iterator.get())}) {
+    Ref bytes(PyUnicode_EncodeFSDefault(item.get()));
+    if (!bytes) return false;
+    addresses.emplace_back(PyBytes_AsString(bytes.get()));
+  }
+  return !PyErr_Occurred();
+}
+
 PyObject* host_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* kNames[] = {"address", "methods", "message_bytes", "held_bytes", "calls",
+  static const char* kNames[] = {"addresses", "methods", "message_bytes", "held_bytes", "calls",
                                  "connections", nullptr};
-  const char* address = nullptr;
+  PyObject* addresses_list = nullptr;
   PyObject* list = nullptr;
   Py_ssize_t message_bytes = 0, held_bytes = 0, calls = 0, connections = 16384;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|$Onnnn", const_cast<char**>(kNames), &address,
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$Onnnn", const_cast<char**>(kNames), &addresses_list,
                                    &list, &message_bytes, &held_bytes, &calls, &connections))
     return nullptr;
   if (!list) {
@@ -51,12 +62,13 @@ PyObject* host_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   limits.calls = static_cast<size_t>(calls);
   limits.connections = static_cast<size_t>(connections);
   std::vector<std::pair<std::string, bool>> methods;
-  if (!read_methods(list, methods)) return nullptr;
+  std::vector<std::string> addresses;
+  if (!read_methods(list, methods) || !read_addresses(addresses_list, addresses)) return nullptr;
   auto allocate = reinterpret_cast<allocfunc>(PyType_GetSlot(type, Py_tp_alloc));
   PyObject* object = allocate(type, 0);
   if (!object) return nullptr;
   try {
-    self_of(object)->loop = new Loop(address, limits, std::move(methods));
+    self_of(object)->loop = new Loop(addresses, limits, std::move(methods));
   } catch (const std::exception& error) {
     Py_DECREF(object);
     PyErr_SetString(PyExc_OSError, error.what());

@@ -56,14 +56,17 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
     tail = binary_body.Tail(rest)
     inputs = [_input(tensor, tail, regions) for tensor in _objects(document, "inputs", True)]
     tail.finish()
-    limit_s = None if asked.timeout_s is None else time.monotonic() + asked.timeout_s
+    deadline_s = request.deadline_s
+    if asked.timeout_s is not None:
+        limit_s = time.monotonic() + asked.timeout_s
+        deadline_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
     query = Query(
         ModelRef(ref.name, ref.version, asked.version_label),
         inputs,
         [output.name for output in outputs],
         None,
         _text(document, "id", "the request") if "id" in document else "",
-        limit_s,
+        deadline_s,
         asked.priority,
         asked.sequence,
         cancelled=request.cancelled,

@@ -34,6 +34,11 @@ class Method:
     field: str
 
     @property
+    def api(self) -> str:
+        """The method of the service that does it."""
+        return self.name.capitalize()
+
+    @property
     def full_name(self) -> str:
         """As TensorFlow Serving's clients write it."""
         return f"tensorflow/serving/{self.name}"

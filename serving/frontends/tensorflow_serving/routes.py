@@ -6,6 +6,7 @@ Where both have a path, the answer has the fields of both.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
     refusals,
 )
 from crossfade.serving.frontends.tensorflow_serving.results import CLASSIFY, REGRESS, Method
+from crossfade.serving.metrics.tensorflow import TensorflowMetrics
 from crossfade.serving.tensors import json_rows
 from crossfade.serving.tensors.json_values import dumps
 from crossfade.serving.tensors.strict_json import loads
@@ -42,8 +44,13 @@ Parts = Mapping[str, str]
 _Answer = Callable[[HttpRequest, Parts], HttpResponse]
 
 
-def table(plane: DataPlane) -> list[Route]:
-    """The routes over ``plane``; what no other one of them matches is a malformed request."""
+def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
+    """The routes over ``plane``; what no other one of them matches is a malformed request.
+
+    Args:
+        plane: answers.
+        metrics: counts what is answered.
+    """
 
     def predict(request: HttpRequest, parts: Parts) -> HttpResponse:
         document = loads(request.body, nonfinite=True)
@@ -51,12 +58,19 @@ def table(plane: DataPlane) -> list[Route]:
         served = model_spec.facts(plane, ref)
         name, signature = refusals.signature_of(served, _signature_name(document))
         asked = json_rows.ask(document, signature)
-        cancelled = request.cancelled
-        queries = [Query(ref, part, (), name, cancelled=cancelled) for part in asked.parts]
+        queries = [
+            Query(
+                *(ref, part, (), name),
+                deadline_s=request.deadline_s,
+                cancelled=request.cancelled,
+            )
+            for part in asked.parts
+        ]
         responses = []
         for query, result in zip(queries, plane.infer(queries), strict=True):
             if isinstance(result, CrossfadeError):
                 raise refusals.explain(result, plane, query)
+            metrics.record_run("Predict", result)
             responses.append(result)
         return HttpResponse(body=asked.encode(responses), compressible=True)
 
@@ -69,13 +83,15 @@ def table(plane: DataPlane) -> list[Route]:
                 _ref(parts),
                 signature_name=_signature_name(document),
                 serialized=examples.serialized(json_examples.to_input(document)),
-                deadline_s=None,
+                deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
             )
             (result,) = inference.run(plane, (task,))
             if isinstance(result, CrossfadeError):
                 raise result
             results = json_examples.results(task.result(result))
+            metrics.record_run(method.api, result)
+            metrics.record_examples(result.model.name, task.rows)
             return HttpResponse(body=dumps({"results": results}, True), compressible=True)
 
         return answer
@@ -96,24 +112,24 @@ def table(plane: DataPlane) -> list[Route]:
         names = {served.metadata.name for served in plane.manager.served()}
         return _json({"models": sorted(names)})
 
+    def timed(api: str, answer: _Answer) -> _Answer:
+        def measure(request: HttpRequest, parts: Parts) -> HttpResponse:
+            began_ns = time.perf_counter_ns()
+            response = answer(request, parts)
+            duration_ns = time.perf_counter_ns() - began_ns
+            metrics.record_request(parts["model"], api, "REST", duration_ns)
+            return response
+
+        return _in_its_codes(measure)
+
+    classify = timed(CLASSIFY.api, with_examples(CLASSIFY))
+    regress = timed(REGRESS.api, with_examples(REGRESS))
     routes = [
         Route(
-            "POST", f"{_MODEL}:predict", Access.INFER, _in_its_codes(predict), operations.PREDICT
+            "POST", f"{_MODEL}:predict", Access.INFER, timed("Predict", predict), operations.PREDICT
         ),
-        Route(
-            "POST",
-            f"{_MODEL}:classify",
-            Access.INFER,
-            _in_its_codes(with_examples(CLASSIFY)),
-            operations.CLASSIFY,
-        ),
-        Route(
-            "POST",
-            f"{_MODEL}:regress",
-            Access.INFER,
-            _in_its_codes(with_examples(REGRESS)),
-            operations.REGRESS,
-        ),
+        Route("POST", f"{_MODEL}:classify", Access.INFER, classify, operations.CLASSIFY),
+        Route("POST", f"{_MODEL}:regress", Access.INFER, regress, operations.REGRESS),
         Route("GET", f"{_MODEL}/metadata", Access.READ, metadata, operations.METADATA),
         Route("GET", _MODEL, Access.READ, status, operations.STATUS),
         Route("GET", "/v1/models", Access.READ, models, operations.MODELS),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, Unimplemented, escape
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    FailedPrecondition,
+    InvalidArgument,
+    Unimplemented,
+    escape,
+)
 from crossfade.runtimes.core.model import InferResult
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import (
@@ -19,6 +26,8 @@ from crossfade.serving.frontends.tensorflow_serving import (
 )
 from crossfade.serving.frontends.tensorflow_serving.inference import Task
 from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.lifecycle.model_list import ModelList
+from crossfade.serving.metrics.tensorflow import TensorflowMetrics
 from crossfade.serving.tensors import fit
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
@@ -28,29 +37,45 @@ PREDICTION: Final = "tensorflow.serving.PredictionService"
 MODEL: Final = "tensorflow.serving.ModelService"
 _Asked = Sequence[tuple[Any, Call]]
 _Answers = Sequence[Any]
+_Name = Callable[[Any], str]
 
 
-def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
-    """The RPCs of both services over ``plane``."""
+def table(
+    plane: DataPlane, metrics: TensorflowMetrics, models: ModelList | None = None
+) -> list[Rpc[Any, Any]]:
+    """The RPCs of both services over ``plane``.
 
-    def predict(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
+    Args:
+        plane: answers.
+        metrics: counts what is answered.
+        models: the list that the server follows; ``None`` where it follows a repository.
+    """
+
+    def predicting(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
         def ask(message: PredictMessage, call: Call) -> tuple[Query, bool]:
             query = predict_codec.to_query(message, call)
             return query, _widened(plane, query)
 
         def answer(query: tuple[Query, bool], result: InferResult) -> bytes | CrossfadeError:
+            if not isinstance(result, CrossfadeError):
+                metrics.record_run("Predict", result)
             return _predicted(plane, *query, result)
 
         return _together(asked, ask, lambda found: plane.infer([q for q, _ in found]), answer)
 
     def with_examples(method: results.Method, response: Any) -> Callable[[_Asked], _Answers]:
+        api = method.api
+
         def ask(request: Any, call: Call) -> Task:
             return _task(plane, method, request, request.input, call)
 
         def answer(task: Task, result: InferResult) -> Any:
             if isinstance(result, CrossfadeError):
                 return result
-            return response(model_spec=task.spec(result), result=task.result(result))
+            answered = response(model_spec=task.spec(result), result=task.result(result))
+            metrics.record_run(api, result)
+            metrics.record_examples(result.model.name, task.rows)
+            return answered
 
         return lambda asked: _together(asked, ask, lambda t: inference.run(plane, t), answer)
 
@@ -66,6 +91,8 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
                 raise result
             line = response.results.add(model_spec=task.spec(result))
             getattr(line, task.method.field).CopyFrom(task.result(result))
+            metrics.record_run("MultiInference", result)
+        metrics.record_examples(tasks[0].query.ref.name, tasks[0].rows)
         return response
 
     def metadata(request: Any, _: Call) -> Any:
@@ -76,11 +103,16 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
     def status(request: Any, _: Call) -> Any:
         return describe.status(plane, model_spec.to_ref(request))
 
-    def reload(_: Any, __: Call) -> Any:
-        raise Unimplemented(
-            "models are not configured by request: this server serves what its model repository"
-            " holds"
-        )
+    def reload(request: Any, _: Call) -> Any:
+        if models is None:
+            raise FailedPrecondition(
+                "this server serves what its model repository holds, and not a list of models:"
+                " only one that was started with a list takes another"
+            )
+        models.replace(request.config)
+        response = wire.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
 
     def is_quick(message: Buffer) -> bool:
         name = predict_codec.model_of(message)
@@ -88,8 +120,14 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
 
     infer, read = Access.INFER, Access.READ
     classify = with_examples(results.CLASSIFY, wire.ClassificationResponse)
+    classify = _timed(metrics, results.CLASSIFY.api, classify, _name)
     regress = with_examples(results.REGRESS, wire.RegressionResponse)
-    multi, of_examples = each(multi_inference), examples.decode
+    regress = _timed(metrics, results.REGRESS.api, regress, _name)
+    multi = _timed(
+        metrics, "MultiInference", each(multi_inference), lambda asked: _name(asked.tasks[0])
+    )
+    predict = _timed(metrics, "Predict", predicting, lambda message: _name(message.head))
+    of_examples = examples.decode
     return [
         Rpc(f"/{PREDICTION}/Predict", infer, predict_codec.decode, predict, bytes, is_quick),
         _rpc(f"{PREDICTION}/Classify", infer, wire.ClassificationRequest, classify, of_examples),
@@ -104,6 +142,28 @@ def table(plane: DataPlane) -> list[Rpc[Any, Any]]:
             each(reload),
         ),
     ]
+
+
+def _timed(
+    metrics: TensorflowMetrics, api: str, handle: Callable[[_Asked], _Answers], name: _Name
+) -> Callable[[_Asked], _Answers]:
+    """Counts how long ``handle`` takes; ``name`` finds the model's in a request."""
+
+    def measure(asked: _Asked) -> _Answers:
+        began_ns = time.perf_counter_ns()
+        answers = handle(asked)
+        duration_ns = time.perf_counter_ns() - began_ns
+        for (request, _), found in zip(asked, answers, strict=True):
+            if not isinstance(found, CrossfadeError):
+                metrics.record_request(name(request), api, "GRPC", duration_ns)
+        return answers
+
+    return measure
+
+
+def _name(request: Any) -> str:
+    name: str = request.model_spec.name
+    return name
 
 
 def _together(

@@ -25,6 +25,7 @@ from crossfade.serving.frontends.tensorflow_serving import (
     rpcs,
 )
 from crossfade.serving.lifecycle.manager import Manager
+from crossfade.serving.metrics.tensorflow import TensorflowMetrics
 from crossfade.serving.repository.source import open_source
 from crossfade.serving.wire import tf_framework as framework
 from crossfade.serving.wire import tf_serving as wire
@@ -66,7 +67,9 @@ def test_requests_travel_together_and_fail_alone(
     groups: list[int] = []
     infer = plane.infer
     monkeypatch.setattr(plane, "infer", lambda asked: groups.append(len(asked)) or infer(asked))
-    rpc = next(rpc for rpc in rpcs.table(plane) if rpc.path.endswith("/Predict"))
+    rpc = next(
+        rpc for rpc in rpcs.table(plane, TensorflowMetrics()) if rpc.path.endswith("/Predict")
+    )
     asked = [
         predict("one", [1, 2]),
         predict("", [1, 2]),

@@ -15,7 +15,7 @@ from crossfade.runtimes.core.model import InferRequest, InferResponse
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle.loader import find_artifact, load
 from crossfade.serving.lifecycle.served import Served
-from crossfade.serving.repository.source import read_folder
+from crossfade.serving.repository.folders import read_folder
 
 ROWS = [{"name": "x", "dtype": "FP32", "shape": [-1, 3]}]
 

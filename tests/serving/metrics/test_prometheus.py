@@ -211,7 +211,7 @@ def test_counters_of_a_served_model_are_right_after_each_request(plane: DataPlan
 
 def test_the_transport_shows_itself() -> None:
     counters = {"connections": 3, "refused": 2, "calls": 7, "not shown": 1}
-    samples = parse(Exposition(list, lambda: True, "native", lambda: counters))
+    samples = parse(Exposition(list, lambda: True, transport="native", counters=lambda: counters))
     assert value(samples, "crossfade_transport_info", transport="native") == 1
     assert value(samples, "crossfade_grpc_connections") == 3
     assert value(samples, "crossfade_grpc_refused_total") == 2

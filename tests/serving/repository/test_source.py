@@ -14,8 +14,9 @@ import fsspec
 import pytest
 
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, MissingExtra, NotFound
+from crossfade.serving.repository.folders import read_folder
 from crossfade.serving.repository.layout import FileInfo, ModelFiles, VersionFiles, is_model
-from crossfade.serving.repository.source import LocalSource, Source, open_source, read_folder
+from crossfade.serving.repository.source import LocalSource, Source, open_source
 
 FILES = {
     "flowers/model.yaml": b"instances: 2",

@@ -14,7 +14,7 @@ from crossfade.serving.wire import POOL
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_serving")
-FILES = ("tf_framework.proto", "tf_error.proto", "tf_serving.proto")
+FILES = ("tf_framework.proto", "tf_error.proto", "tf_model_server.proto", "tf_serving.proto")
 
 
 @pytest.fixture(scope="module")
