@@ -128,6 +128,7 @@ def open_source(location: str, cache: Path | None = None, name: str = "") -> Sou
         raise NotFound(f"the model repository '{location}' is not a folder")
     if not name:
         return source
+    check_name(name)
     try:
         alone = is_model(source.entries())
     except FileNotFoundError:

@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 
 from crossfade.runtimes.core.errors import InvalidArgument
 
+# Messages without tensors are small: of millions of empty fields a parser would make objects.
+_SMALL_BYTES = 1024 * 1024
 _FIXED = {1: 8, 5: 4}  # bytes of the wire types that have a fixed size
 
 
@@ -20,6 +22,14 @@ def parse(kind: Any, message: bytes | memoryview) -> Any:
     except DecodeError:
         name = kind.DESCRIPTOR.name
         raise InvalidArgument(f"the request is not a valid {name} message") from None
+
+
+def parse_small(kind: Any, message: bytes | memoryview) -> Any:
+    """As ``parse``, for messages that carry no tensors; refuses those that nobody would send."""
+    if len(message) > _SMALL_BYTES:
+        name = kind.DESCRIPTOR.name
+        raise InvalidArgument(f"a {name} message has at most {_SMALL_BYTES} bytes")
+    return parse(kind, message)
 
 
 def walk(view: memoryview, limit: int) -> Iterator[tuple[int, int, int, int]]:

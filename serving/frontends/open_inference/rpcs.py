@@ -24,7 +24,7 @@ from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.strict_json import loads
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, always, each
 from crossfade.serving.wire import open_inference as wire
-from crossfade.serving.wire.fields import parse
+from crossfade.serving.wire.fields import parse_small
 
 SERVICE: Final = "inference.GRPCInferenceService"
 _Asked = tuple[InferMessage | Known, Call]
@@ -140,7 +140,7 @@ def unary(name: str, access: Access, request: Any, answer: Any) -> Rpc[Any, Any]
     """The RPC ``name`` of the service, whose ``answer`` takes a message and its call."""
 
     def decode_request(message: Buffer) -> Any:
-        return parse(request, message)
+        return parse_small(request, message)
 
     def encode_response(response: Any) -> bytes:
         data: bytes = response.SerializeToString()

@@ -31,7 +31,7 @@ from crossfade.serving.metrics.tensorflow import TensorflowMetrics
 from crossfade.serving.tensors import fit
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
-from crossfade.serving.wire.fields import parse
+from crossfade.serving.wire.fields import parse_small
 
 PREDICTION: Final = "tensorflow.serving.PredictionService"
 MODEL: Final = "tensorflow.serving.ModelService"
@@ -247,7 +247,7 @@ def _rpc(
     access: Access,
     request: Any,
     handle: Callable[[_Asked], _Answers],
-    read: Callable[[Any, Buffer], Any] = parse,
+    read: Callable[[Any, Buffer], Any] = parse_small,
 ) -> Rpc[Any, Any]:
     def decode(message: Buffer) -> Any:
         return read(request, message)
