@@ -313,7 +313,7 @@ def test_row40_configuration_by_request(attacked: Target) -> None:
     request = b"\x0a\x0c\x0a\x0a\x0a\x08\x12\x06/etc/x"  # config { … base_path: "/etc/x" }
     method = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
     with survives(attacked):
-        attacked.refused(request, "UNIMPLEMENTED", "model repository", method=method)
+        attacked.refused(request, "FAILED_PRECONDITION", "model repository", method=method)
 
 
 # REST.
