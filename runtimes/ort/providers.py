@@ -1,18 +1,30 @@
-"""Execution providers: short names to ONNX Runtime's, and what to do about a missing one."""
+"""Execution providers: short names to ONNX Runtime's, what they need, and what they took."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+import contextlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.reason import one_line
 
+_log = logging.getLogger(__name__)
 CPU: Final = "CPUExecutionProvider"
 _SHORT: Final = {
     "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_NVIDIA: Final = {_SHORT["cuda"], _SHORT["tensorrt"]}
+# cuDNN's exhaustive search, ONNX Runtime's default, holds up the first run of every batch size.
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    _SHORT["cuda"]: {"cudnn_conv_algo_search": "HEURISTIC"}
+}
+_RECORD: Final = "session.record_ep_graph_assignment_info"
 Provider = tuple[str, dict[str, Any]]
 
 
@@ -31,10 +43,32 @@ def choose(
     chosen: list[Provider] = []
     for item in wanted:
         pairs = [(item, {})] if isinstance(item, str) else list(item.items())
-        chosen += [(_full_name(name, there), dict(options)) for name, options in pairs]
+        for name, options in pairs:
+            full = _full_name(name, there)
+            chosen.append((full, {**_DEFAULTS.get(full, {}), **options}))
     if CPU not in [name for name, _ in chosen]:
         chosen.append((CPU, {}))
     return chosen
+
+
+def prepare(chosen: Sequence[Provider], session_options: Any, ort: Any) -> None:
+    """Loads CUDA's and cuDNN's libraries and has the session write down who takes which node.
+
+    The dynamic loader finds CUDA where the system has it, but not in NVIDIA's Python packages.
+
+    Args:
+        chosen: as ``choose`` returned it; nothing is done for the CPU alone.
+        session_options: an ``onnxruntime.SessionOptions`` to write to.
+        ort: the onnxruntime module.
+    """
+    names = {name for name, _ in chosen}
+    if names & _NVIDIA:
+        with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+            ort.preload_dlls()
+        if missing := said.getvalue():
+            _log.warning("CUDA libraries are missing", extra={"reason": one_line(missing)})
+    if names != {CPU}:
+        session_options.add_session_config_entry(_RECORD, "1")
 
 
 def check(wanted: Sequence[Provider], used: Sequence[str]) -> None:
@@ -50,6 +84,18 @@ def check(wanted: Sequence[Provider], used: Sequence[str]) -> None:
             f"execution provider {', '.join(lost)} did not start: its device or its libraries "
             "(CUDA, cuDNN, TensorRT) are missing; see the server's log"
         )
+
+
+def report(chosen: Sequence[Provider], session: Any, model: str) -> None:
+    """Logs how many nodes each provider took; warns if the best one took none."""
+    record = getattr(session, "get_provider_graph_assignment_info", None)  # since 1.24
+    if record is None or {name for name, _ in chosen} == {CPU}:
+        return
+    nodes: collections.Counter[str] = collections.Counter()
+    for part in record():
+        nodes[part.ep_name] += len(part.get_nodes())
+    level = logging.INFO if nodes[chosen[0][0]] else logging.WARNING
+    _log.log(level, "nodes by execution provider", extra={"model": model, "nodes": dict(nodes)})
 
 
 def _full_name(name: str, there: Sequence[str]) -> str:

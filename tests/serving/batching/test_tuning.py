@@ -151,6 +151,19 @@ def test_the_best_of_several_runs_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert curve == pytest.approx({1: 0.001, 2: 0.001, 4: 0.001})
 
 
+def test_a_long_first_run_of_each_size_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU may take most of a second to choose kernels for a size that it has not seen."""
+    seen = {1}  # by the warm-up
+
+    def seconds(rows: int) -> float:
+        slow = rows not in seen
+        seen.add(rows)
+        return 0.7 if slow else 0.002
+
+    _, curve = measured(monkeypatch, seconds, max_rows=16)
+    assert curve == pytest.approx(dict.fromkeys((1, 2, 4, 8, 16), 0.002))
+
+
 def test_an_error_of_the_model_ends_it() -> None:
     def run(_: int) -> None:
         raise ValueError("not this shape")
