@@ -26,6 +26,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 ROWS = (1, 8, 32)
+_locked: list[Floats] = []  # freed memory must not stay registered
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 
 
@@ -125,6 +126,7 @@ def _page_locked(batch: Floats) -> Floats:
     )
     if status:
         raise RuntimeError(f"cudaHostRegister: error {status}")
+    _locked.append(copy)
     return copy
 
 
