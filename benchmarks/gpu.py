@@ -20,7 +20,12 @@ from typing import Any
 
 from crossfade.benchmarks.gpu_memory import query
 from crossfade.benchmarks.gpu_server import Load, Setup, measure_servers
-from crossfade.benchmarks.gpu_sessions import measure_memory, measure_new_sizes, measure_ways
+from crossfade.benchmarks.gpu_sessions import (
+    measure_memory,
+    measure_sizes,
+    measure_threads,
+    measure_ways,
+)
 from crossfade.benchmarks.machine import describe_machine
 from crossfade.benchmarks.models import write_model
 from crossfade.benchmarks.progress import progress
@@ -35,22 +40,20 @@ PACKAGES = (
     "grpcio",
     "protobuf",
 )
-LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(1, 16))
+LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(32, 1, shared_memory=True), Load(1, 16))
 # TF32 products have ten bits of fraction; what a wrong row or a lost layer does is far larger.
 TOLERANCE = 2e-2
 
 
 def setups(device: str) -> Sequence[Setup]:
-    """The ways of serving: defaults on the CPU, and the GPU by instances and cuDNN's search."""
+    """The ways of serving: defaults on the CPU, and the GPU by instances."""
     if device == "cpu":
         return (Setup("cpu", "cpu"),)
-    exhaustive = "{cuda: {cudnn_conv_algo_search: EXHAUSTIVE}}"
     return (
         Setup("cpu", "cpu"),
         Setup("cuda", "cuda"),
         Setup("cuda_1_instance", "cuda", 1),
         Setup("cuda_2_instances", "cuda", 2),
-        Setup("cuda_exhaustive", exhaustive, 2),
     )
 
 
@@ -88,8 +91,10 @@ def report(results: Mapping[str, Any]) -> str:
                 f"  error {entry['relative_error'][name]:.1e}"
             )
         lines.append(f"{rows:>3} rows  without TF32: error {_exact(entry):.1e}")
-    for search, entry in results.get("new_sizes", {}).items():
-        for kind in ("first_ms", "steady_ms"):
+    for count, (median, least, most) in results.get("threads", {}).items():
+        lines.append(f"{count:>3} threads {median:9.1f} runs/s ({least:.1f} to {most:.1f})")
+    for search, entry in results.get("sizes", {}).items():
+        for kind in ("first_ms", "again_ms", "steady_ms"):
             figures = "  ".join(f"{rows}: {ms:.1f}" for rows, ms in entry[kind].items())
             lines.append(f"{search:11} {kind:9} {figures}")
     if memory := results.get("memory"):
@@ -97,7 +102,7 @@ def report(results: Mapping[str, Any]) -> str:
     for setup, loads in results.get("servers", {}).items():
         for name, entry in loads.items():
             lines.append(
-                f"{setup:17} {name:24} {entry['rps'][0]:8.1f} requests/s"
+                f"{setup:17} {name:38} {entry['rps'][0]:8.1f} requests/s"
                 f" ({entry['rps'][1]:.1f} to {entry['rps'][2]:.1f})"
                 f"  p50 {entry['p50_ms'][0]:8.2f} ms  p99 {entry['p99_ms'][0]:8.2f} ms"
             )
@@ -128,9 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": lambda: machine(device),
         "ways": lambda: measure_ways(model, device, repetitions, options.seconds / 6),
     }
+    parts["threads"] = lambda: measure_threads(model, device, repetitions, options.seconds / 3)
     if device == "cuda":
         parts["memory"] = lambda: measure_memory(model, repetitions)
-        parts["new_sizes"] = lambda: measure_new_sizes(model, options.seconds / 6)
+        parts["sizes"] = lambda: measure_sizes(model, options.seconds / 6)
     parts["servers"] = lambda: measure_servers(
         workspace, setups(device), LOADS, repetitions // 2 + 1, options.seconds
     )

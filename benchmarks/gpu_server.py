@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import shared_memory
 
 from crossfade.benchmarks.gpu_sessions import (
     INPUT,
@@ -59,11 +60,13 @@ class Load:
 
     rows: int
     connections: int
+    shared_memory: bool = False
 
     @property
     def name(self) -> str:
         """Names its row."""
-        return f"{self.rows} rows, {self.connections} connections"
+        where = ", shared memory" if self.shared_memory else ""
+        return f"{self.rows} rows, {self.connections} connections{where}"
 
 
 def closed_loop(port: int, body: Path, begin_s: float, window_s: float) -> list[float]:
@@ -84,8 +87,10 @@ def closed_loop(port: int, body: Path, begin_s: float, window_s: float) -> list[
 
 
 @contextlib.contextmanager
-def serving(workspace: Workspace, setup: Setup) -> Iterator[int]:
-    """A ready server; yields its gRPC port."""
+def serving(
+    workspace: Workspace, setup: Setup, regions: Mapping[str, tuple[str, int]]
+) -> Iterator[int]:
+    """A ready server that knows these regions (key and bytes by name); yields its gRPC port."""
     repository = workspace.peer_folder("gpu") / setup.name
     version = repository / "cnn" / "1"
     version.mkdir(parents=True, exist_ok=True)
@@ -93,6 +98,7 @@ def serving(workspace: Workspace, setup: Setup) -> Iterator[int]:
     (version.parent / "model.yaml").write_text(setup.yaml())
     ports = free_ports(3)
     command = [sys.executable, "-m", "crossfade", "serve", "--model-repository", str(repository)]
+    command.append("--allow-shared-memory")
     for option, port in zip(("grpc", "http", "metrics"), ports, strict=True):
         command += [f"--{option}-port", str(port)]
     server = ServerProcess(setup.name, Launch(command, ports[0]), workspace.log_file(setup.name))
@@ -104,6 +110,8 @@ def serving(workspace: Workspace, setup: Setup) -> Iterator[int]:
                 if time.monotonic() > end_s or not server.running():
                     raise ServerError(f"not ready: {server.log_tail()}")
                 time.sleep(0.05)
+            for region, (key, size) in regions.items():
+                client.register_system_shared_memory(region, key, size)
         progress(f"{setup.name}: {server.log_tail()[-600:]}")
         yield ports[0]
     finally:
@@ -159,26 +167,48 @@ def measure_servers(
 ) -> Mapping[str, Any]:
     """Requests/s and latencies by setup and load, ``[median, least, most]`` of the repetitions."""
     reference = open_crossfade(workspace.model_file("cnn"), ["cpu"], len(os.sched_getaffinity(0)))
-    cases: dict[int, Case] = {}
-    for rows in {load.rows for load in loads}:
-        inputs = {INPUT: pixels(rows)}
-        body = workspace.root / "requests" / f"cnn_{rows}.body"
-        body.write_bytes(infer_request("cnn", inputs).SerializeToString())
-        (expected,) = reference.run(inputs, DEFAULT_SIGNATURE, ()).values()
-        cases[rows] = Case(body, expected)
-    result: dict[str, Any] = {}
-    most = max(load.connections for load in loads)
-    with ProcessPoolExecutor(most, multiprocessing.get_context("spawn")) as pool:
+    with contextlib.ExitStack() as stack:
+        cases, regions = {}, {}
+        for load in loads:
+            inputs = {INPUT: pixels(load.rows)}
+            request = infer_request("cnn", inputs)
+            if load.shared_memory:
+                region = f"pixels_{load.rows}"
+                regions[region] = stack.enter_context(_shared(region, inputs[INPUT]))
+                del request.raw_input_contents[:]
+                place = request.inputs[0].parameters
+                place["shared_memory_region"].string_param = region
+                place["shared_memory_byte_size"].int64_param = inputs[INPUT].nbytes
+            body = workspace.root / "requests" / f"cnn_{load.rows}_{load.shared_memory}.body"
+            body.write_bytes(request.SerializeToString())
+            (expected,) = reference.run(inputs, DEFAULT_SIGNATURE, ()).values()
+            cases[load] = Case(body, expected)
+        most = max(load.connections for load in loads)
+        spawn = multiprocessing.get_context("spawn")
+        pool = stack.enter_context(ProcessPoolExecutor(most, spawn))
+        result: dict[str, Any] = {}
         for setup in setups:
-            with serving(workspace, setup) as port:
+            with serving(workspace, setup, regions) as port:
                 result[setup.name] = {
                     load.name: summary(
-                        cases[load.rows].measure(pool, port, load.connections, window_s)
+                        case.measure(pool, port, load.connections, window_s)
                         for _ in range(repetitions)
                     )
-                    for load in loads
+                    for load, case in cases.items()
                 }
-    return result
+        return result
+
+
+@contextlib.contextmanager
+def _shared(region: str, array: Floats) -> Iterator[tuple[str, int]]:
+    """The array in POSIX shared memory; yields its key and size in bytes."""
+    key = f"/cf_client_bench_{region}"
+    handle = shared_memory.create_shared_memory_region(region, key, array.nbytes)
+    try:
+        shared_memory.set_shared_memory_region(handle, [array])
+        yield key, array.nbytes
+    finally:
+        shared_memory.destroy_shared_memory_region(handle)
 
 
 def summary(windows: Iterable[Mapping[str, float]]) -> dict[str, Any]:

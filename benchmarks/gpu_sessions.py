@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ CUDA = "CUDAExecutionProvider"
 SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 ROWS = (1, 8, 32)
 _locked: list[Floats] = []  # freed memory must not stay registered
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
+SIZES = (1, 2, 3, 4, 8, 16, 32)
+THREADS = (1, 2, 4, 8, 16)
 
 
 def pixels(rows: int, seed: int = 1) -> Floats:
@@ -65,9 +67,7 @@ def time_calls(call: Call, budget_s: float) -> float:
     times: list[float] = []
     end_s = time.perf_counter() + budget_s
     while len(times) < 3 or time.perf_counter() < end_s:
-        start_s = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start_s)
+        times.append(_seconds(call))
     return statistics.median(times)
 
 
@@ -150,9 +150,8 @@ def measure_ways(path: Path, device: str, repetitions: int, budget_s: float) -> 
     cores = len(os.sched_getaffinity(0))
     cpu_one, cpu_all = open_bare(path, CPU), open_bare(path, CPU, cores)
     provider = CPU if device == "cpu" else CUDA
-    search = {} if device == "cpu" else {"cudnn_conv_algo_search": "HEURISTIC"}  # as in ours
-    bare, ours = open_bare(path, provider, options=search), open_crossfade(path, [device])
-    exact = open_bare(path, provider, options=search | ({"use_tf32": "0"} if search else {}))
+    bare, ours = open_bare(path, provider), open_crossfade(path, [device])
+    exact = open_bare(path, provider, options={} if device == "cpu" else {"use_tf32": "0"})
     for count in ROWS:
         batch = pixels(count)
         calls = ways(bare, ours, batch, device) | {
@@ -176,27 +175,58 @@ def measure_ways(path: Path, device: str, repetitions: int, budget_s: float) -> 
     return result
 
 
-def measure_new_sizes(path: Path, budget_s: float) -> dict[str, Any]:
-    """What the first run of each batch size costs, by cuDNN's way of choosing its algorithm.
+def measure_sizes(path: Path, budget_s: float) -> dict[str, Any]:
+    """What a change of the batch size costs, by cuDNN's way of choosing its algorithms.
 
-    A server that stacks requests meets every size.
+    ``first_ms`` is the first run of each size, ``again_ms`` the first of a second round over the
+    same sizes, ``steady_ms`` the median while the size stays.
     """
     result: dict[str, Any] = {}
     for search in SEARCHES:
         session = open_bare(path, CUDA, options={"cudnn_conv_algo_search": search})
-        first: dict[str, float] = {}
-        for count in SIZES:
-            batch = pixels(count)
-            start_s = time.perf_counter()
-            session.run([OUTPUT], {INPUT: batch})
-            first[str(count)] = 1000 * (time.perf_counter() - start_s)
-        steady = {}
-        for count in ROWS:
-            run = functools.partial(session.run, [OUTPUT], {INPUT: pixels(count)})
-            steady[str(count)] = 1000 * time_calls(run, budget_s)
-        result[search] = {"first_ms": first, "steady_ms": steady, "used_mib": used_mib()}
+        batches = {rows: pixels(rows) for rows in SIZES}
+        first, again = (
+            {
+                str(rows): 1000 * _seconds(functools.partial(_run, session, batch))
+                for rows, batch in turn
+            }
+            for turn in (batches.items(), batches.items())
+        )
+        steady = {
+            str(rows): 1000 * time_calls(functools.partial(_run, session, batches[rows]), budget_s)
+            for rows in ROWS
+        }
+        result[search] = {"first_ms": first, "again_ms": again, "steady_ms": steady}
         del session
     return result
+
+
+def _seconds(call: Call) -> float:
+    start_s = time.perf_counter()
+    call()
+    return time.perf_counter() - start_s
+
+
+def measure_threads(path: Path, device: str, repetitions: int, window_s: float) -> dict[str, Any]:
+    """Runs/s of one row on one session by threads, ``[median, least, most]`` of the repetitions."""
+    session = open_crossfade(path, [device])
+    batch = pixels(1)
+    session.run({INPUT: batch}, DEFAULT_SIGNATURE, ())
+
+    def client(end_s: float) -> int:
+        count = 0
+        while time.perf_counter() < end_s:
+            session.run({INPUT: batch}, DEFAULT_SIGNATURE, ())
+            count += 1
+        return count
+
+    found: dict[int, list[float]] = {count: [] for count in THREADS}
+    with ThreadPoolExecutor(max(THREADS)) as pool:
+        for _ in range(repetitions):
+            for count in THREADS:
+                ends_s = [time.perf_counter() + window_s] * count
+                found[count].append(sum(pool.map(client, ends_s)) / window_s)
+    return {str(n): [statistics.median(v), min(v), max(v)] for n, v in found.items()}
 
 
 def measure_memory(path: Path, repetitions: int) -> Mapping[str, Any]:

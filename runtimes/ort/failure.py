@@ -22,8 +22,11 @@ from crossfade.runtimes.reason import one_line
 _log = logging.getLogger(__name__)
 # "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ", then the node that said it.
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^.*?Status Message: ", re.DOTALL)
-# "/onnxruntime_src/onnxruntime/core/bfc_arena.cc:360 void* onnxruntime::f(size_t, bool) ".
-_PLACE: Final = re.compile(r"^\s*\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^)]*\) ")
+# "/onnxruntime_src/onnxruntime/core/bfc_arena.cc:360 void* onnxruntime::f(size_t, bool) ", or
+# "provider_options_utils.h:187 Parse " further on.
+_PLACE: Final = re.compile(
+    r"/\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^)]*\) |\b\w+\.(?:cc|cpp|cu|h):\d+ \w+(?:\(\))? "
+)
 # "CUDA failure 101: invalid device ordinal", before the machine's name and a line of C++.
 _CUDA: Final = re.compile(r"\w+ failure \d+: [^;]*")
 _NO_MEMORY: Final = re.compile(
@@ -34,10 +37,11 @@ _NO_MEMORY: Final = re.compile(
 
 def plain(error: BaseException) -> str:
     """What an ONNX Runtime error says, without its code, node names and places in the source."""
-    text = _PREFIX.sub("", str(error), count=1)
-    text = _PREFIX.sub("", text, count=1)
+    text = _PLACE.sub("", str(error))
+    for _ in range(2):
+        text = _PREFIX.sub("", text, count=1)
     cuda = _CUDA.search(text)
-    return (cuda[0] if cuda else _PLACE.sub("", text, count=1)).strip()
+    return (cuda[0] if cuda else text).strip()
 
 
 def of_run(

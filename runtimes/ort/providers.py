@@ -6,7 +6,7 @@ import collections
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
@@ -20,10 +20,6 @@ _SHORT: Final = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _NVIDIA: Final = {_SHORT["cuda"], _SHORT["tensorrt"]}
-# cuDNN's exhaustive search, ONNX Runtime's default, holds up the first run of every batch size.
-_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    _SHORT["cuda"]: {"cudnn_conv_algo_search": "HEURISTIC"}
-}
 _RECORD: Final = "session.record_ep_graph_assignment_info"
 Provider = tuple[str, dict[str, Any]]
 
@@ -43,9 +39,7 @@ def choose(
     chosen: list[Provider] = []
     for item in wanted:
         pairs = [(item, {})] if isinstance(item, str) else list(item.items())
-        for name, options in pairs:
-            full = _full_name(name, there)
-            chosen.append((full, {**_DEFAULTS.get(full, {}), **options}))
+        chosen += [(_full_name(name, there), dict(options)) for name, options in pairs]
     if CPU not in [name for name, _ in chosen]:
         chosen.append((CPU, {}))
     return chosen

@@ -216,11 +216,24 @@ NO_TENSORRT = (
     "onnxruntime::python::RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const "
     "onnxruntime::ProviderOptions&) Please install TensorRT libraries, make sure (all of) them."
 )
+NO_SUCH_DEVICE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static "
+    "onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+    "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : "
+    'provider_options_utils.h:187 Parse Failed to parse provider option "device_id": '
+    "cuda_execution_provider_info.cc:71 operator() Invalid device ID: 99, must be between 0 "
+    "(inclusive) and 1 (exclusive).\n"
+)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        (
+            NO_SUCH_DEVICE,
+            'Failed to parse provider option "device_id": Invalid device ID: 99, '
+            "must be between 0 (inclusive) and 1 (exclusive).",
+        ),
         (CUDA_FAILURE, "CUDA failure 101: invalid device ordinal"),
         (NO_TENSORRT, "Please install TensorRT libraries, make sure (all of) them."),
         ("[ONNXRuntimeError] : 1 : FAIL : Load model failed: x", "Load model failed: x"),
