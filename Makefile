@@ -4,9 +4,10 @@ PINS := -c requirements/constraints.txt
 PIP := install -qq --disable-pip-version-check $(PINS)
 DEMO := .venv
 TEST := .venv-test
+GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-deps wheel clean
+.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-gpu test-gpu bench-deps wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -19,6 +20,9 @@ demo-once: $(DEMO)/.ready  ## the same, and end by itself
 
 test: $(TEST)/.ready  ## run all tests
 	@$(TEST)/bin/python -m pytest
+
+test-gpu: $(GPU)/.ready  ## run the tests that need an NVIDIA GPU
+	@$(GPU)/bin/python -m pytest -m gpu tests/runtimes tests/e2e/test_gpu.py
 
 check: $(TEST)/.ready  ## formatting, lint, types, layers
 	@$(TEST)/bin/ruff format --check .
@@ -39,6 +43,9 @@ bench-serving: $(TEST)/.ready  ## measure against the bare runtime, Triton, KSer
 bench-protocols: $(TEST)/.ready  ## measure what each protocol costs for the same tensor
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
 
+bench-gpu: $(GPU)/.ready  ## measure a model on an NVIDIA GPU, bare and behind the server
+	@$(GPU)/bin/python -m crossfade.benchmarks.gpu $(BENCH)
+
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
 
@@ -47,7 +54,7 @@ wheel: $(TEST)/.ready  ## build the wheel and the sdist into dist/
 	@$(TEST)/bin/python -m build --no-isolation
 
 clean:  ## remove what the targets made
-	rm -rf $(DEMO) $(TEST) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(DEMO) $(TEST) $(GPU) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	    .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -65,6 +72,13 @@ $(TEST)/.ready: pyproject.toml requirements/constraints.txt
 	@# The tests' client of TensorFlow Serving. It asks for the package `tensorflow`, which
 	@# tensorflow-cpu is under another name: with its dependencies it would bring a second copy.
 	@$(TEST)/bin/pip $(PIP) --no-deps tensorflow-serving-api
+	@touch $@
+
+# CUDA and cuDNN come as NVIDIA's Python packages; the machine brings the driver.
+$(GPU)/.ready: pyproject.toml requirements/constraints.txt
+	@echo "making $(GPU) with CUDA (2 GB; some minutes) ..."
+	@$(call venv,$(GPU))
+	@$(GPU)/bin/pip $(PIP) -e '.[gpu,dev]' 'onnxruntime-gpu[cuda,cudnn]'
 	@touch $@
 
 venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("crossfade needs \

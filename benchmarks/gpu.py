@@ -21,6 +21,7 @@ from typing import Any
 from crossfade.benchmarks.gpu_memory import query
 from crossfade.benchmarks.gpu_server import Load, Setup, measure_servers
 from crossfade.benchmarks.gpu_sessions import (
+    ROWS,
     measure_memory,
     measure_sizes,
     measure_threads,
@@ -131,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device, repetitions = options.device, options.repetitions
     parts: dict[str, Callable[[], Any]] = {
         "machine": lambda: machine(device),
-        "ways": lambda: measure_ways(model, device, repetitions, options.seconds / 6),
+        "ways": lambda: measure_ways(
+            model, device, ROWS, repetitions=repetitions, budget_s=options.seconds / 6
+        ),
     }
     parts["threads"] = lambda: measure_threads(model, device, repetitions, options.seconds / 3)
     if device == "cuda":

@@ -140,7 +140,9 @@ def relative_error(found: Floats, expected: Floats) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def measure_ways(path: Path, device: str, repetitions: int, budget_s: float) -> dict[str, Any]:
+def measure_ways(
+    path: Path, device: str, sizes: Sequence[int], *, repetitions: int, budget_s: float
+) -> dict[str, Any]:
     """Milliseconds by rows and way, and how far the answers lie from the CPU's.
 
     The ways take turns in every repetition; each figure is ``[median, least, most]`` of the
@@ -152,7 +154,7 @@ def measure_ways(path: Path, device: str, repetitions: int, budget_s: float) -> 
     provider = CPU if device == "cpu" else CUDA
     bare, ours = open_bare(path, provider), open_crossfade(path, [device])
     exact = open_bare(path, provider, options={} if device == "cpu" else {"use_tf32": "0"})
-    for count in ROWS:
+    for count in sizes:
         batch = pixels(count)
         calls = ways(bare, ours, batch, device) | {
             "cpu_1_thread": functools.partial(_run, cpu_one, batch),
