@@ -5,10 +5,11 @@ PIP := install -qq --disable-pip-version-check $(PINS)
 DEMO := .venv
 TEST := .venv-test
 CLIENTS := .venv-clients
+GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format proto bench-serving bench-protocols bench-transport \
-    bench-deps soak native-deps native-check triton wheel clean
+.PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
+    bench-transport bench-gpu bench-deps soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -23,6 +24,9 @@ test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those 
 	@$(TEST)/bin/python -m pytest
 	@! $(TEST)/bin/python -c 'import crossfade_native' 2>/dev/null || \
 	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio
+
+test-gpu: $(GPU)/.ready  ## run the tests that need an NVIDIA GPU
+	@$(GPU)/bin/python -m pytest -m gpu tests/runtimes tests/e2e/test_gpu.py
 
 check: $(TEST)/.ready $(TEST)/.native  ## formatting, lint, types, layers
 	@$(TEST)/bin/ruff format --check .
@@ -56,6 +60,9 @@ native-deps:  ## what the native transport is built from: a C++ compiler and the
 native-check: $(TEST)/.native  ## bend bytes and race threads through it, under sanitizers
 	@$(TEST)/bin/python -m pytest tests/native --seconds 60
 
+bench-gpu: $(GPU)/.ready  ## measure a model on an NVIDIA GPU, bare and behind the server
+	@$(GPU)/bin/python -m crossfade.benchmarks.gpu $(BENCH)
+
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
 
@@ -67,7 +74,7 @@ wheel: $(TEST)/.ready  ## build the wheel and the sdist into dist/
 	@$(TEST)/bin/python -m build --no-isolation
 
 clean:  ## remove what the targets made
-	rm -rf $(DEMO) $(TEST) $(CLIENTS) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(DEMO) $(TEST) $(CLIENTS) $(GPU) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	    .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -99,6 +106,13 @@ $(TEST)/.native: $(TEST)/.ready native/setup.py $(wildcard native/src/*/* native
 	@if echo '#include <nghttp2/nghttp2.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1; then \
 	    $(TEST)/bin/pip $(PIP) --no-build-isolation --no-deps --force-reinstall ./native; \
 	    else echo "the native transport is left out: run make native-deps to have it"; fi
+	@touch $@
+
+# CUDA and cuDNN come as NVIDIA's Python packages; the machine brings the driver.
+$(GPU)/.ready: pyproject.toml requirements/constraints.txt
+	@echo "making $(GPU) with CUDA (2 GB; some minutes) ..."
+	@$(call venv,$(GPU))
+	@$(GPU)/bin/pip $(PIP) -e '.[gpu,dev]' 'onnxruntime-gpu[cuda,cudnn]'
 	@touch $@
 
 venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("crossfade needs \

@@ -170,7 +170,7 @@ def unexpected_bytes(summary: Summary, reply_bytes: int) -> int:
     return summary.body_bytes - summary.done * reply_bytes
 
 
-def percentile(ascending: Sequence[int], percent: float) -> float:
+def percentile(ascending: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of ascending values; not a number if there are none."""
     if not ascending:
         return math.nan

@@ -17,9 +17,18 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import gpu
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "fixtures"
 DIGITS = ROOT / "examples" / "digits"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: a test marked ``gpu`` needs one."""
+    if item.get_closest_marker("gpu") and (reason := gpu.why_not()):
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

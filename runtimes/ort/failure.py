@@ -10,19 +10,38 @@ from typing import Final
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import CrossfadeError, Internal, InvalidArgument
+from crossfade.runtimes.core.errors import (
+    CrossfadeError,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+)
 from crossfade.runtimes.core.model import Signature, Tensors
 from crossfade.runtimes.reason import one_line
 
 _log = logging.getLogger(__name__)
 # "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ", then the node that said it.
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^.*?Status Message: ", re.DOTALL)
+# "/onnxruntime_src/onnxruntime/core/bfc_arena.cc:360 void* onnxruntime::f(size_t, bool) ", or
+# "provider_options_utils.h:187 Parse " further on.
+_PLACE: Final = re.compile(
+    r"/\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^)]*\) |\b\w+\.(?:cc|cpp|cu|h):\d+ \w+(?:\(\))? "
+)
+# "CUDA failure 101: invalid device ordinal", before the machine's name and a line of C++.
+_CUDA: Final = re.compile(r"\w+ failure \d+: [^;]*")
+_NO_MEMORY: Final = re.compile(
+    r"failed to allocate memory|smaller than requested bytes|out of memory|ALLOC_FAILED|bad_alloc",
+    re.IGNORECASE,
+)
 
 
 def plain(error: BaseException) -> str:
-    """What an ONNX Runtime error says, without its code and node names."""
-    text = _PREFIX.sub("", str(error), count=1)
-    return _PREFIX.sub("", text, count=1).strip()
+    """What an ONNX Runtime error says, without its code, node names and places in the source."""
+    text = _PLACE.sub("", str(error))
+    for _ in range(2):
+        text = _PREFIX.sub("", text, count=1)
+    cuda = _CUDA.search(text)
+    return (cuda[0] if cuda else text).strip()
 
 
 def of_run(
@@ -32,7 +51,8 @@ def of_run(
 
     ONNX Runtime marks refused values (an index too large) as InvalidArgument. A shape that only
     breaks inside the graph comes as a general failure: it is the request's fault only if the
-    inputs, looked at again, do not fit what the model declares.
+    inputs, looked at again, do not fit what the model declares. Memory that could not be had is
+    told by its text: ONNX Runtime has no code for it.
 
     Args:
         error: what was raised.
@@ -41,7 +61,11 @@ def of_run(
         dimensions: each input's dimensions as the model has them: sizes, names or ``None``.
     """
     if type(error).__name__ == "InvalidArgument":
-        refused = InvalidArgument(f"the model refused the inputs: {one_line(plain(error))}")
+        refused: CrossfadeError = InvalidArgument(
+            f"the model refused the inputs: {one_line(plain(error))}"
+        )
+    elif _NO_MEMORY.search(str(error)):
+        refused = ResourceExhausted("there is not enough memory for a run of these sizes")
     elif misfit := _misfit(inputs, signature, dimensions):
         refused = InvalidArgument(misfit)
     else:

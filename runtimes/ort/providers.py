@@ -1,18 +1,26 @@
-"""Execution providers: short names to ONNX Runtime's, and what to do about a missing one."""
+"""Execution providers: short names to ONNX Runtime's, what they need, and what they took."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import io
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.reason import one_line
 
+_log = logging.getLogger(__name__)
 CPU: Final = "CPUExecutionProvider"
 _SHORT: Final = {
     "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_NVIDIA: Final = {_SHORT["cuda"], _SHORT["tensorrt"]}
+_RECORD: Final = "session.record_ep_graph_assignment_info"
 Provider = tuple[str, dict[str, Any]]
 
 
@@ -37,6 +45,26 @@ def choose(
     return chosen
 
 
+def prepare(chosen: Sequence[Provider], session_options: Any, ort: Any) -> None:
+    """Loads CUDA's and cuDNN's libraries and has the session write down who takes which node.
+
+    The dynamic loader finds CUDA where the system has it, but not in NVIDIA's Python packages.
+
+    Args:
+        chosen: as ``choose`` returned it; nothing is done for the CPU alone.
+        session_options: an ``onnxruntime.SessionOptions`` to write to.
+        ort: the onnxruntime module.
+    """
+    names = {name for name, _ in chosen}
+    if names & _NVIDIA:
+        with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+            ort.preload_dlls()
+        if missing := said.getvalue():
+            _log.warning("CUDA libraries are missing", extra={"reason": one_line(missing)})
+    if names != {CPU}:
+        session_options.add_session_config_entry(_RECORD, "1")
+
+
 def check(wanted: Sequence[Provider], used: Sequence[str]) -> None:
     """Compares what a session was asked for with what it got.
 
@@ -50,6 +78,18 @@ def check(wanted: Sequence[Provider], used: Sequence[str]) -> None:
             f"execution provider {', '.join(lost)} did not start: its device or its libraries "
             "(CUDA, cuDNN, TensorRT) are missing; see the server's log"
         )
+
+
+def report(chosen: Sequence[Provider], session: Any, model: str) -> None:
+    """Logs how many nodes each provider took; warns if the best one took none."""
+    record = getattr(session, "get_provider_graph_assignment_info", None)  # since 1.24
+    if record is None or {name for name, _ in chosen} == {CPU}:
+        return
+    nodes: collections.Counter[str] = collections.Counter()
+    for part in record():
+        nodes[part.ep_name] += len(part.get_nodes())
+    level = logging.INFO if nodes[chosen[0][0]] else logging.WARNING
+    _log.log(level, "nodes by execution provider", extra={"model": model, "nodes": dict(nodes)})
 
 
 def _full_name(name: str, there: Sequence[str]) -> str:

@@ -46,6 +46,7 @@ class OnnxRuntime:
         # (72 to 120 MB instead of 41 to 49 before the trim, 11 MB after it either way) and runs
         # are no faster.
         threads.configure(session_options, options, ort)
+        providers.prepare(chosen, session_options, ort)
         session_options.log_severity_level = 4  # its errors come as exceptions; no second report
         try:
             # Its own fallback would rerun on the CPU and print to stdout.
@@ -56,6 +57,7 @@ class OnnxRuntime:
             reason = one_line(failure.plain(error), artifact.path)
             raise LoadFailed(f"ONNX Runtime cannot load the model: {reason}") from error
         providers.check(chosen, loaded.get_providers())
+        providers.report(chosen, loaded, artifact.name)
         offered = signature.read(loaded, artifact.path)
         dtypes = {spec.dtype for spec in (*offered.inputs, *offered.outputs)}
         if not dtypes & {"BYTES", "BF16"}:

@@ -10,6 +10,8 @@ from typing import Final
 _MIN_SAVING: Final = 0.2
 # A size is large enough once its cost a row is within this of the best.
 _NEAR_BEST: Final = 1.1
+# A change of size that takes so many times as long as the run itself is worth no stacking.
+_SLOW_CHANGE: Final = 10
 # A run shorter than this is over before a wait for others could pay.
 _WORTH_WAITING_S: Final = 0.001
 
@@ -19,17 +21,24 @@ def measure(
 ) -> Mapping[int, float]:
     """Times ``run(rows)`` for 1, 2, 4 … rows and returns seconds by rows.
 
-    Stops early when more rows save nothing, or when ``budget_s`` is spent.
+    Stops early when more rows save nothing, when ``budget_s`` is spent, or after one row if a run
+    takes far longer whenever the size is another than before. A size's first run is
+    not counted: on a GPU it chooses kernels and takes memory. That of one row was the warm-up.
     """
     curve: dict[int, float] = {}
-    began_s = time.perf_counter()
+    spent_s = 0.0
     rows = 1
     while rows <= max_rows:
+        if rows > 1:
+            run(rows)
+        began_s = time.perf_counter()
         curve[rows] = _timed(run, rows, budget_s)
         if rows == 2 and not _is_stalled(curve, rows):
+            if _is_changing_slow(run, curve):
+                return {1: curve[1]}
             # A disturbed first measurement makes stacking look cheap, and larger runs take memory.
             curve[1] = min(curve[1], _timed(run, 1, budget_s))
-        spent_s = time.perf_counter() - began_s
+        spent_s += time.perf_counter() - began_s
         if _is_stalled(curve, rows) or spent_s + 6 * curve[rows] > budget_s:
             break
         rows *= 2
@@ -46,6 +55,20 @@ def _timed(run: Callable[[int], None], rows: int, budget_s: float) -> float:
         if sum(times) > budget_s / 4:
             break
     return min(times)
+
+
+def _is_changing_slow(run: Callable[[int], None], curve: Mapping[int, float]) -> bool:
+    """Whether a run of another size than the last one's takes far longer, each time anew.
+
+    A convolution of ONNX Runtime's CUDA provider keeps its plan for one shape only: stacking as
+    many rows as there happen to be would make most runs build theirs.
+    """
+    for rows in (1, 2, 1):
+        start_s = time.perf_counter()
+        run(rows)
+        if time.perf_counter() - start_s < _SLOW_CHANGE * curve[rows]:
+            return False
+    return True
 
 
 def _is_stalled(curve: Mapping[int, float], rows: int) -> bool:

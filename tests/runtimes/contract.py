@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
@@ -30,6 +32,7 @@ class Case:
         answer: what the model must say to them.
         heavy: writes a model of 16 MB of weights; it takes x FP32 [n, 256].
         checks_shapes: whether a wrong shape is noticed at all.
+        options: the runtime's.
     """
 
     name: str
@@ -44,10 +47,12 @@ class Case:
     signature: str = "serving_default"
     checks_shapes: bool = True
     runtime: Callable[[], Runtime] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def load(self, folder: Path, instances: int = 1) -> Session:
         runtime = self.runtime() if self.runtime else registry.create(self.platform)
-        return runtime.load(Artifact(folder / self.opens, "model", 1, instances))
+        artifact = Artifact(folder / self.opens, "model", 1, instances, self.options)
+        return runtime.load(artifact)
 
 
 def floats(random: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
@@ -216,4 +221,17 @@ CASES = [
         answer=_fake,
         checks_shapes=False,
     ),
+]
+
+# The host's memory says nothing of weights that lie on the GPU: test_ort_gpu.py looks there.
+ON_GPU = [
+    dataclasses.replace(
+        case, name=f"{case.name}-cuda", options={"execution_providers": ["cuda"]}, heavy=None
+    )
+    for case in CASES
+    if case.needs == "onnxruntime"
+]
+PARAMETERS = [
+    *(pytest.param(case, id=case.name) for case in CASES),
+    *(pytest.param(case, id=case.name, marks=pytest.mark.gpu) for case in ON_GPU),
 ]

@@ -81,3 +81,30 @@ def heavy(megabytes: int) -> bytes:
         [value("y", FLOAT, ["n", columns])],
         [weight("w", table)],
     )
+
+
+def expand() -> bytes:
+    """y = ones of shape n, FP32, n INT64 [2]: a run takes whatever memory its input says."""
+    return model(
+        [node("Expand", "one n", "y")],
+        [value("n", INT64, [2])],
+        [value("y", FLOAT, ["a", "b"])],
+        [weight("one", np.float32([1]))],
+    )
+
+
+def convolution() -> bytes:
+    """A small network of convolutions, FP32 [n, 3, 16, 16] to [n, 8]."""
+    random = np.random.default_rng(0)
+    kernels = random.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    return model(
+        [
+            node("Conv", "x w", "c", kernel_shape=[3, 3]),
+            node("Relu", "c", "r"),
+            node("GlobalAveragePool", "r", "p"),
+            node("Flatten", "p", "y"),
+        ],
+        [value("x", FLOAT, ["n", 3, 16, 16])],
+        [value("y", FLOAT, ["n", 8])],
+        [weight("w", kernels)],
+    )

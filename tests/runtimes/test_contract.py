@@ -19,10 +19,10 @@ import pytest
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import Artifact, Session, Tensors
-from tests.runtimes.contract import CASES, Case
+from tests.runtimes.contract import PARAMETERS, Case
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=PARAMETERS)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     if importlib.util.find_spec(found.needs) is None:

@@ -17,8 +17,10 @@ from crossfade.runtimes.core.errors import (
     Internal,
     InvalidArgument,
     LoadFailed,
+    ResourceExhausted,
 )
-from crossfade.runtimes.core.model import Artifact, Session, TensorSpec
+from crossfade.runtimes.core.model import Artifact, Session, Signature, TensorSpec
+from crossfade.runtimes.ort import failure
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -188,6 +190,71 @@ def test_shapes_that_break_inside_the_graph(loads: Loads) -> None:
     with pytest.raises(Internal, match=r"quote the id \w+") as hidden:
         loads(_sum("m")).run(inputs, "serving_default", ())
     assert "broadcast" not in hidden.value.message
+
+
+def test_a_run_without_memory_leaves_the_next_ones_well(
+    loads: Loads, tmp_path: Path, assert_clean: Callable[[CrossfadeError, Path], None]
+) -> None:
+    session = loads(om.expand())
+    with pytest.raises(ResourceExhausted, match="not enough memory") as refused:
+        session.run({"n": np.array([1 << 40, 1 << 18])}, "serving_default", ())
+    assert_clean(refused.value, tmp_path)
+    y = session.run({"n": np.array([2, 3])}, "serving_default", ())["y"]
+    assert y.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+# As ONNX Runtime 1.31 words them.
+CUDA_FAILURE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<true, "
+    "void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, SUCCTYPE) "
+    "[with ERRTYPE = cudaError; bool THRW = true] CUDA failure 101: invalid device ordinal ; "
+    "GPU=-1 ; hostname=secret ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/"
+    "cuda_execution_provider.cc ; line=302 ; expr=cudaSetDevice(info_.device_id); "
+)
+NO_TENSORRT = (
+    "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void "
+    "onnxruntime::python::RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const "
+    "onnxruntime::ProviderOptions&) Please install TensorRT libraries, make sure (all of) them."
+)
+NO_SUCH_DEVICE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static "
+    "onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+    "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : "
+    'provider_options_utils.h:187 Parse Failed to parse provider option "device_id": '
+    "cuda_execution_provider_info.cc:71 operator() Invalid device ID: 99, must be between 0 "
+    "(inclusive) and 1 (exclusive).\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            NO_SUCH_DEVICE,
+            'Failed to parse provider option "device_id": Invalid device ID: 99, '
+            "must be between 0 (inclusive) and 1 (exclusive).",
+        ),
+        (CUDA_FAILURE, "CUDA failure 101: invalid device ordinal"),
+        (NO_TENSORRT, "Please install TensorRT libraries, make sure (all of) them."),
+        ("[ONNXRuntimeError] : 1 : FAIL : Load model failed: x", "Load model failed: x"),
+    ],
+)
+def test_an_error_is_said_without_its_place_in_the_source(text: str, says: str) -> None:
+    assert failure.plain(RuntimeError(text)) == says
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Available memory of 1024 is smaller than requested bytes of 4096",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=secret",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    ],
+)
+def test_the_memory_of_a_gpu_is_told_by_its_words(text: str) -> None:
+    error = failure.of_run(RuntimeError(text), {}, Signature((), ()), {})
+    assert isinstance(error, ResourceExhausted)
+    assert "secret" not in error.message
 
 
 def test_what_is_wrong_with_a_graph_is_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from crossfade.runtimes.core.errors import LoadFailed, MissingExtra
 from crossfade.runtimes.core.model import Session
-from crossfade.runtimes.ort.providers import check, choose
+from crossfade.runtimes.ort.providers import check, choose, prepare, report
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -122,12 +123,54 @@ def test_a_broken_library_is_not_called_missing(
     assert not isinstance(sys.modules.get("onnxruntime"), ModuleType)
 
 
-@pytest.mark.hardware
-def test_cuda(loads: Loads) -> None:
+class Library:
+    """What ``prepare`` uses of a GPU build of onnxruntime."""
+
+    preloads = 0
+
+    def preload_dlls(self) -> None:
+        self.preloads += 1
+        print("Failed to load libcublas.so.13: cannot open shared object file")
+
+
+@pytest.mark.parametrize(("wanted", "preloads"), [("cuda", 1), ("tensorrt", 1), ("cpu", 0)])
+def test_libraries_of_cuda_are_loaded_for_cuda_alone(
+    wanted: str,
+    preloads: int,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     import onnxruntime
 
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has no CUDA")
-    session = loads(om.affine(), execution_providers=["cuda"])
-    y = session.run({"x": np.ones((2, 3), np.float32)}, "serving_default", ("y",))["y"]
-    assert y.tolist() == [[3, 3, 3]] * 2
+    there = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    library = Library()
+    prepare(choose([wanted], there), onnxruntime.SessionOptions(), library)
+    assert library.preloads == preloads
+    said = [record.__dict__["reason"] for record in caplog.records]
+    assert said == ["Failed to load libcublas.so.13: cannot open shared object file"] * preloads
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("first", "level"),
+    [("CPUExecutionProvider", logging.INFO), ("CUDAExecutionProvider", logging.WARNING)],
+)
+def test_the_log_says_who_runs_which_share(
+    first: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    import onnxruntime
+
+    caplog.set_level(logging.INFO)
+    options = onnxruntime.SessionOptions()
+    chosen = [(first, {}), ("AnotherProvider", {})]
+    prepare([("AnotherProvider", {})], options, onnxruntime)
+    session = onnxruntime.InferenceSession(
+        om.convolution(), options, providers=["CPUExecutionProvider"]
+    )
+    report(chosen, session, "model")
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.__dict__["nodes"].keys() == {"CPUExecutionProvider"}
+    assert sum(record.__dict__["nodes"].values()) >= 2
+    report([("CPUExecutionProvider", {})], session, "model")
+    assert len(caplog.records) == 1

@@ -151,6 +151,42 @@ def test_the_best_of_several_runs_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert curve == pytest.approx({1: 0.001, 2: 0.001, 4: 0.001})
 
 
+def test_a_long_first_run_of_each_size_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU may take most of a second to choose kernels for a size that it has not seen."""
+    seen = {1}  # by the warm-up
+
+    def seconds(rows: int) -> float:
+        slow = rows not in seen
+        seen.add(rows)
+        return 0.7 if slow else 0.002
+
+    _, curve = measured(monkeypatch, seconds, max_rows=16)
+    assert curve == pytest.approx(dict.fromkeys((1, 2, 4, 8, 16), 0.002))
+
+
+def test_a_model_that_pays_for_every_change_of_size_is_not_stacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Convolutions on a GPU: a plan for one shape, built anew for every other one."""
+    last = 1
+
+    def seconds(rows: int) -> float:
+        nonlocal last
+        changed, last = rows != last, rows
+        return 0.0015 + 0.8 * changed
+
+    clock, curve = measured(monkeypatch, seconds)
+    assert curve == pytest.approx({1: 0.0015})
+    assert max(clock.runs) == 2
+    assert clock.runs[-1] == 1  # the plan that is left is that for one row
+
+
+def test_one_slow_change_of_size_is_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.001] * 7 + [0.02])  # three of one row, four of two, then the change
+    _, curve = measured(monkeypatch, lambda rows: next(times, 0.001), max_rows=4)
+    assert list(curve) == [1, 2, 4]
+
+
 def test_an_error_of_the_model_ends_it() -> None:
     def run(_: int) -> None:
         raise ValueError("not this shape")
