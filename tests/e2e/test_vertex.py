@@ -149,7 +149,7 @@ def test_a_model_that_cannot_be_loaded_is_not_healthy(tmp_path: Path) -> None:
     [
         ({"AIP_HTTP_PORT": "http"}, "AIP_HTTP_PORT is not a port"),
         ({"AIP_PREDICT_ROUTE": "predict"}, "AIP_PREDICT_ROUTE is not a path"),
-        ({"AIP_PREDICT_ROUTE": "/v2/repository/index"}, "it is taken"),
+        ({"AIP_PREDICT_ROUTE": "/v2/logging"}, "it is taken"),
         ({"AIP_STORAGE_URI": "/nowhere"}, "'/nowhere' is not a folder"),
         ({"AIP_STORAGE_URI": ""}, "--model-repository is needed"),
     ],

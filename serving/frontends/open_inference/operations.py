@@ -134,6 +134,7 @@ INDEX: Final = Operation(
     body=_object({}, ready=_FLAG),
     optional_body=True,
     answer=_list(_object({"name": _TEXT, "version": _TEXT, "state": _TEXT, "reason": _TEXT})),
+    errors=(501,),
 )
 LOAD: Final = Operation(
     "load_model",
