@@ -34,6 +34,7 @@ REPOSITORY = "a named repository is UNIMPLEMENTED / 501 over HTTP, too"
 TEXT_ID = "a text as the id of a sequence whose model takes a number is INVALID_ARGUMENT / 400"
 CUDA = "CUDA shared memory is UNIMPLEMENTED / 501"
 COMPRESSED = "`Accept-Encoding: *` gets gzip"
+BODIES = "health and readiness have bodies, which KServe's clients read"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,12 @@ KNOWN = (
         r"http/(FP16|BF16)/(flat-.|nested-.|floats|whole-floats|integers|negative|binary/good)",
         r"http/BF16/(too-large|2\^40)",
     ),
-    *_of(MORE, "200", "404", r"http/path/v1"),
+    *_of(MORE, "200", "404", r"http/path/(v1|root|metrics)"),
+    *_of(
+        BODIES, "200", "200",
+        r"http/model/(?!broken|unknown)\w+/ready", r"http/version/(1|3|01)/ready",
+        r"http/path/(live|query)",
+    ),
     *_of(BROKEN, "UNAVAILABLE", "NOT_FOUND", r"grpc/model/broken/Model(Metadata|Config)"),
     *_of(BROKEN, "503", "404", r"http/model/broken/(metadata|config)"),
     *_of(
