@@ -55,6 +55,7 @@ bench-protocols: $(TEST)/.ready $(TEST)/.native  ## measure what each protocol c
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
 
 native-deps:  ## what the native transport is built from: a C++ compiler and the HTTP/2 library
+	apt-get update -qq
 	apt-get install -y g++ libnghttp2-dev
 
 native-check: $(TEST)/.native  ## bend bytes and race threads through it, under sanitizers
