@@ -120,11 +120,12 @@ class Server:
             *routes.table(self._plane, describe, regions),
             *extension_routes.table(*settings),
             *tensorflow_routes.table(self._plane, counted),
-            _metrics(exposition, "/metrics", "metrics"),
         ]
-        if config.prometheus_path not in (None, "/metrics"):
-            path = re.escape(config.prometheus_path)
-            http_routes.append(_metrics(exposition, path, "monitoring"))
+        if config.prometheus_path is not None:
+            http_routes.append(_metrics(exposition, "/metrics", "metrics"))
+            if config.prometheus_path != "/metrics":
+                path = re.escape(config.prometheus_path)
+                http_routes.append(_metrics(exposition, path, "monitoring"))
         if config.vertex:
             http_routes = on_vertex.beside(http_routes, self._plane, config.vertex)
         limits = HttpLimits(

@@ -35,10 +35,8 @@ class Connection {
   // Once a second: cuts what does not go on; false if the connection is to be closed.
   bool look_after(int64_t now_ns);
 
-  bool idle() const { return streams_.empty(); }
   bool done() const;
   bool reads_paused() const { return unsent_bytes_ > kUnsentBytes; }
-  size_t unsent_bytes() const { return unsent_bytes_; }
   void mark_unflushed();
 
   // The loop's.

@@ -201,15 +201,12 @@ PyObject* call_write(PyObject* object, PyObject* message) {
 
 PyObject* call_message(PyObject* object, void*) {
   PyCall* self = self_of(object);
-  if (!self->message) {
-    const Message& message = self->call->message;
-    self->message = message.size() <= kCopiedBytes
-                        ? PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
-                                                    static_cast<Py_ssize_t>(message.size()))
-                        : PyMemoryView_FromObject(object);
-    // A view refers to this call: keeping it would be a circle.
-    if (message.size() > kCopiedBytes) return std::exchange(self->message, nullptr);
-  }
+  const Message& message = self->call->message;
+  // A view refers to this call: to keep it would be a circle.
+  if (message.size() > kCopiedBytes) return PyMemoryView_FromObject(object);
+  if (!self->message)
+    self->message = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
+                                              static_cast<Py_ssize_t>(message.size()));
   Py_XINCREF(self->message);
   return self->message;
 }
