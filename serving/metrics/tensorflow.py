@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -34,16 +34,19 @@ class TensorflowMetrics:
         )
         self._examples = _Distribution("request_example_counts", ("model",), _EXAMPLE_BOUNDS)
 
-    def record_request(self, model: str, api: str, entrypoint: str, duration_ns: int) -> None:
-        """Counts one answered call; ``entrypoint`` is ``GRPC`` or ``REST``."""
+    def record_requests(
+        self, model: str, api: str, entrypoint: str, duration_ns: int, count: int = 1
+    ) -> None:
+        """Counts answered calls that came together; ``entrypoint`` is ``GRPC`` or ``REST``."""
         with self._lock:
-            self._requests.add((model, api, entrypoint), duration_ns / 1000)
+            self._requests.add((model, api, entrypoint), duration_ns / 1000, count)
 
-    def record_run(self, api: str, response: InferResponse) -> None:
-        """Counts the time that the model itself needed."""
-        model = response.model
+    def record_runs(self, api: str, responses: Sequence[InferResponse]) -> None:
+        """Counts the time that the model itself needed for each."""
         with self._lock:
-            self._runs.add((model.name, api, model.platform), response.timings.infer_ns / 1000)
+            for response in responses:
+                model = response.model
+                self._runs.add((model.name, api, model.platform), response.timings.infer_ns / 1000)
 
     def record_examples(self, model: str, count: int) -> None:
         """Counts the examples of one request that was answered."""
@@ -68,13 +71,13 @@ class _Distribution:
         self._counts: dict[_Labels, list[int]] = {}
         self._sums: dict[_Labels, float] = {}
 
-    def add(self, labels: _Labels, value: float) -> None:
+    def add(self, labels: _Labels, value: float, count: int = 1) -> None:
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
             self._sums[labels] = 0.0
-        counts[bisect.bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value
+        counts[bisect.bisect_left(self._bounds, value)] += count
+        self._sums[labels] += value * count
 
     def metric(self) -> Metric:
         family = HistogramMetricFamily(self._name, "As TensorFlow Serving", labels=self._labels)
