@@ -35,11 +35,12 @@ class TensorflowMetrics:
         self._examples = _Distribution("request_example_counts", ("model",), _EXAMPLE_BOUNDS)
 
     def record_requests(
-        self, model: str, api: str, entrypoint: str, duration_ns: int, count: int = 1
+        self, models: Sequence[str], api: str, entrypoint: str, duration_ns: int
     ) -> None:
         """Counts answered calls that came together; ``entrypoint`` is ``GRPC`` or ``REST``."""
         with self._lock:
-            self._requests.add((model, api, entrypoint), duration_ns / 1000, count)
+            for model in models:
+                self._requests.add((model, api, entrypoint), duration_ns / 1000)
 
     def record_runs(self, api: str, responses: Sequence[InferResponse]) -> None:
         """Counts the time that the model itself needed for each."""
@@ -71,13 +72,13 @@ class _Distribution:
         self._counts: dict[_Labels, list[int]] = {}
         self._sums: dict[_Labels, float] = {}
 
-    def add(self, labels: _Labels, value: float, count: int = 1) -> None:
+    def add(self, labels: _Labels, value: float) -> None:
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
             self._sums[labels] = 0.0
-        counts[bisect.bisect_left(self._bounds, value)] += count
-        self._sums[labels] += value * count
+        counts[bisect.bisect_left(self._bounds, value)] += 1
+        self._sums[labels] += value
 
     def metric(self) -> Metric:
         family = HistogramMetricFamily(self._name, "As TensorFlow Serving", labels=self._labels)

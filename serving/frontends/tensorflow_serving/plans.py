@@ -35,11 +35,6 @@ class Known:
     plan: Plan
     raws: list[bytes]
 
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.plan.ref.name
-
     def query(self, call: Call) -> Query:
         """See ``predict_codec.to_query``, without anything that may be wrong."""
         plan = self.plan

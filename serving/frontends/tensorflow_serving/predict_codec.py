@@ -46,12 +46,6 @@ class PredictMessage:
     head: Any
     inputs: Sequence[tuple[str, Any, Cut]]
 
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        name: str = self.head.model_spec.name
-        return name
-
 
 def model_of(message: Buffer) -> str | None:
     """The model's name in a small message of the usual form, without parsing it."""

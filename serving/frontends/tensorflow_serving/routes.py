@@ -117,7 +117,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
             began_ns = time.perf_counter_ns()
             response = answer(request, parts)
             duration_ns = time.perf_counter_ns() - began_ns
-            metrics.record_requests(parts["model"], api, "REST", duration_ns)
+            metrics.record_requests([parts["model"]], api, "REST", duration_ns)
             return response
 
         return _in_its_codes(measure)

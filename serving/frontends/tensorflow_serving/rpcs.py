@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -14,23 +13,21 @@ from crossfade.runtimes.core.errors import (
     Unimplemented,
     escape,
 )
-from crossfade.runtimes.core.model import InferResponse, InferResult
-from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.runtimes.core.model import InferResult
+from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.tensorflow_serving import (
     describe,
     examples,
     inference,
     model_spec,
+    predict,
     predict_codec,
-    refusals,
     results,
 )
 from crossfade.serving.frontends.tensorflow_serving.inference import Task
-from crossfade.serving.frontends.tensorflow_serving.plans import Known, Plans
-from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.frontends.tensorflow_serving.plans import Plans
 from crossfade.serving.lifecycle.model_list import ModelList
 from crossfade.serving.metrics.tensorflow import TensorflowMetrics
-from crossfade.serving.tensors import fit
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
 from crossfade.serving.wire.fields import parse_small
@@ -52,17 +49,6 @@ def table(
         metrics: counts what is answered.
         models: the list that the server follows; ``None`` where it follows a repository.
     """
-
-    def predicting(asked: Sequence[tuple[PredictMessage | Known, Call]]) -> _Answers:
-        def run(queries: Sequence[Query]) -> Sequence[InferResult]:
-            results = plane.infer(queries)
-            metrics.record_runs("Predict", [r for r in results if isinstance(r, InferResponse)])
-            return results
-
-        def answer(query: Query, result: InferResult) -> bytes | CrossfadeError:
-            return _predicted(plane, query, result)
-
-        return _together(asked, _query, run, answer)
 
     def with_examples(method: results.Method, response: Any) -> Callable[[_Asked], _Answers]:
         api = method.api
@@ -127,10 +113,16 @@ def table(
     multi = _timed(
         metrics, "MultiInference", each(multi_inference), lambda asked: _name(asked.tasks[0])
     )
-    predict = _timed(metrics, "Predict", predicting, lambda message: message.model)
     of_examples = examples.decode
     return [
-        Rpc(f"/{PREDICTION}/Predict", infer, Plans().decode, predict, bytes, is_quick),
+        Rpc(
+            f"/{PREDICTION}/Predict",
+            infer,
+            Plans().decode,
+            predict.handler(plane, metrics),
+            bytes,
+            is_quick,
+        ),
         _rpc(f"{PREDICTION}/Classify", infer, wire.ClassificationRequest, classify, of_examples),
         _rpc(f"{PREDICTION}/Regress", infer, wire.RegressionRequest, regress, of_examples),
         _rpc(f"{PREDICTION}/MultiInference", infer, wire.MultiInferenceRequest, multi, of_examples),
@@ -154,13 +146,12 @@ def _timed(
         began_ns = time.perf_counter_ns()
         answers = handle(asked)
         duration_ns = time.perf_counter_ns() - began_ns
-        good = Counter(
+        names = [
             name(request)
             for (request, _), found in zip(asked, answers, strict=True)
             if not isinstance(found, CrossfadeError)
-        )
-        for model, count in good.items():
-            metrics.record_requests(model, api, "GRPC", duration_ns, count)
+        ]
+        metrics.record_requests(names, api, "GRPC", duration_ns)
         return answers
 
     return measure
@@ -194,20 +185,6 @@ def _together(
             except CrossfadeError as error:
                 answers[index] = error
     return answers
-
-
-def _query(message: PredictMessage | Known, call: Call) -> Query:
-    if isinstance(message, Known):
-        return message.query(call)
-    return predict_codec.to_query(message, call.deadline_s, call.cancelled)
-
-
-def _predicted(plane: DataPlane, query: Query, result: InferResult) -> bytes | CrossfadeError:
-    if isinstance(result, CrossfadeError):
-        return refusals.explain(result, plane, query)
-    if query.lacked_one:
-        result = fit.narrow(result)
-    return predict_codec.encode(result, query.signature or result.model.default_signature)
 
 
 def _task(

@@ -86,7 +86,7 @@ def test_the_second_of_a_form_is_known(packed: bool) -> None:
     assert not isinstance(found.decode(request(packed=packed)), Known)
     known = found.decode(request(packed=packed))
     assert isinstance(known, Known)
-    assert known.model == "model"
+    assert known.plan.ref.name == "model"
     assert not isinstance(found.decode(request(2, packed=packed)), Known)
     assert not isinstance(found.decode(request(packed=packed, signature_name="s")), Known)
 
