@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,10 +27,9 @@ class Validator:
     def __init__(self, metadata: ModelMetadata, signature: str) -> None:
         self._model = metadata.name
         found = metadata.signatures[signature]
-        self._plans = {
-            spec.name: (spec, NUMPY[spec.dtype], ITEMSIZE.get(spec.dtype, 0))
-            for spec in found.inputs
-        }
+        self._plans = {spec.name: _plan(spec) for spec in found.inputs}
+        others = [(spec.name, spec.alternative) for spec in found.inputs if spec.alternative]
+        self._others = {(s.name, s.dtype): (name, _plan(s)) for name, s in others}
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
         self._max_rows = metadata.max_batch_size if found.batched else 0
@@ -61,9 +60,13 @@ class Validator:
 
     def _check(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
         arrays: dict[str, Tensor] = {}
+        replaced: set[str] = set()
         rows = 0
         for raw in raws:
             plan = self._plans.get(raw.name)
+            if self._others and (raw.name, raw.dtype) in self._others:
+                instead_of, plan = self._others[raw.name, raw.dtype]
+                replaced.add(instead_of)
             if plan is None:
                 raise self._unexpected(raw.name)
             if raw.name in arrays:
@@ -84,7 +87,10 @@ class Validator:
                         f" '{self._model}': {shape[0]} and {rows}"
                     )
                 rows = shape[0]
-        if len(arrays) < len(self._plans) and (missing := self._required - arrays.keys()):
+        if replaced:
+            self._check_replaced(arrays, replaced)
+        given = arrays.keys() | replaced if replaced else arrays.keys()
+        if len(arrays) < len(self._plans) and (missing := self._required - given):
             raise InvalidArgument(
                 f"expected {len(self._plans)} inputs but got {len(raws)} inputs for model"
                 f" '{self._model}'. Got input(s) {sorted(arrays)}, but missing required input(s)"
@@ -144,6 +150,11 @@ class Validator:
             )
         return count
 
+    def _check_replaced(self, arrays: Mapping[str, Tensor], replaced: set[str]) -> None:
+        for (other, _), (name, _) in self._others.items():
+            if name in replaced and name != other and name in arrays:
+                raise InvalidArgument(f"the inputs '{name}' and '{other}' stand for one another")
+
     def _unexpected(self, name: str) -> InvalidArgument:
         return InvalidArgument(
             f"unexpected inference input '{escape(name)}' for model '{self._model}'; it has"
@@ -155,6 +166,10 @@ class Validator:
             f"input {unit} size mismatch for input '{name}' for model '{self._model}'."
             f" Expected {expected}, got {got}"
         )
+
+
+def _plan(spec: TensorSpec) -> tuple[TensorSpec, np.dtype[Any], int]:
+    return spec, NUMPY[spec.dtype], ITEMSIZE.get(spec.dtype, 0)
 
 
 def _array(raw: RawTensor, dtype: np.dtype[Any]) -> Tensor:
