@@ -175,7 +175,13 @@ def check(
         return
     if task is None:
         raise ValueError(f"postprocess needs a task: one of {', '.join(_KEYS)}")
-    for key in sorted(postprocess.model_fields_set - _KEYS[task] - _EVERY_TASK):
+    fields = Postprocess.model_fields.items()
+    given = {
+        name
+        for name, field in fields
+        if getattr(postprocess, name) != field.get_default(call_default_factory=True)
+    }
+    for key in sorted(given - _KEYS[task] - _EVERY_TASK):
         others = ", ".join(name for name, keys in _KEYS.items() if key in keys)
         raise ValueError(f"postprocess.{key} is not for task {task}, but for {others}")
     if task == "classification" and postprocess.activation == "sigmoid":

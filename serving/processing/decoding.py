@@ -9,6 +9,7 @@ import io
 import logging
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Final
@@ -27,6 +28,8 @@ from PIL import (  # by name, or the first picture would import every plug-in th
 from crossfade.runtimes.core.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)
+# Pillow warns of what is odd in a client's file; that is no fault of this program.
+warnings.filterwarnings("ignore", module="PIL")
 _FORMATS: Final = (
     JpegImagePlugin.JpegImageFile.format,
     PngImagePlugin.PngImageFile.format,
@@ -46,6 +49,8 @@ _UPRIGHT: Final = {
 }
 # A progressive JPEG of a few bytes a scan costs all its pixels for each; real ones have about ten.
 _MAX_SCANS: Final = 100
+# One line of millions of pixels would be made wide before it is made short.
+_MAX_SIDE: Final = 65_535
 _SCAN: Final = b"\xff\xda"
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -163,9 +168,11 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if max(width, height) > _MAX_SIDE:
+        raise InvalidArgument(f"has a side of {max(width, height)} pixels, more than {_MAX_SIDE}")
     if width * height > max_pixels:
         raise InvalidArgument(
-            f"has {width}x{height} pixels, which are more than the {max_pixels} allowed"
+            f"has {width} x {height} pixels, which are more than the {max_pixels} allowed"
         )
 
 
