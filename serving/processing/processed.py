@@ -118,7 +118,7 @@ class Processed:
             dataclasses.replace(
                 inner, inputs={n: a[at : at + 1] for n, a in inputs.items()}, rows=1
             )
-            for at in range(request.rows)
+            for at in range(len(next(iter(inputs.values()))))
         ]
         return _Ready(rows, None, frames, key)
 

@@ -29,7 +29,7 @@ class Validator:
         found = metadata.signatures[signature]
         self._plans = {spec.name: _plan(spec) for spec in found.inputs}
         others = [(spec.name, spec.alternative) for spec in found.inputs if spec.alternative]
-        self._others = {(s.name, s.dtype): (name, _plan(s)) for name, s in others}
+        self._others = {spec.name: (name, _plan(spec)) for name, spec in others}
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
         self._max_rows = metadata.max_batch_size if found.batched else 0
@@ -64,8 +64,9 @@ class Validator:
         rows = 0
         for raw in raws:
             plan = self._plans.get(raw.name)
-            if self._others and (raw.name, raw.dtype) in self._others:
-                instead_of, plan = self._others[raw.name, raw.dtype]
+            other = self._others.get(raw.name) if self._others else None
+            if other is not None and (plan is None or raw.dtype == other[1][0].dtype):
+                instead_of, plan = other
                 replaced.add(instead_of)
             if plan is None:
                 raise self._unexpected(raw.name)
@@ -151,7 +152,7 @@ class Validator:
         return count
 
     def _check_replaced(self, arrays: Mapping[str, Tensor], replaced: set[str]) -> None:
-        for (other, _), (name, _) in self._others.items():
+        for other, (name, _) in self._others.items():
             if name in replaced and name != other and name in arrays:
                 raise InvalidArgument(f"the inputs '{name}' and '{other}' stand for one another")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.http as triton_http
+from onnx import TensorProto
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import ServerProcess
+from tests.conftest import ROOT, ServerProcess
 from tests.e2e.test_real_files import picture
+from tests.runtimes.onnx_models import model, node, value
+from tests.serving.processing.pictures import encoded
 
 FLOWERS = """
 task: classification
@@ -192,11 +199,11 @@ def test_tensorflow_servings_grpc_api(server: ServerProcess, shared: Path) -> No
     path = flowers(shared)[1]
     request = tf_serving.PredictRequest()
     request.model_spec.name = "flowers"
-    for name, value in (("image_bytes", path.read_bytes()), ("key", b"7")):
+    for name, content in (("image_bytes", path.read_bytes()), ("key", b"7")):
         tensor = request.inputs[name]
         tensor.dtype = tf_framework.DT_STRING
         tensor.tensor_shape.dim.add(size=1)
-        tensor.string_val.append(value)
+        tensor.string_val.append(content)
     with grpc.insecure_channel(server.grpc) as channel:
         predict = channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
@@ -275,6 +282,70 @@ def test_an_image_as_the_body(server: ServerProcess, shared: Path) -> None:
     assert response.status == 200
     assert b"Egyptian cat" in response.read()
     connection.close()
+
+
+# -- an ONNX model of the usual kind: NCHW, normalised, stacked ---------------------------------
+
+
+def test_pictures_of_all_sizes_ride_in_one_run(tmp_path: Path) -> None:
+    """Each caller gets its own answer, and the model is run less often than it is asked."""
+    folder = tmp_path / "means" / "1"
+    folder.mkdir(parents=True)
+    pixels = value("pixels", TensorProto.FLOAT, ["n", 3, 32, 32])
+    means = value("means", TensorProto.FLOAT, ["n", 3])
+    nodes = [node("GlobalAveragePool", "pixels", "pooled"), node("Flatten", "pooled", "means")]
+    (folder / "model.onnx").write_bytes(model(nodes, [pixels], [means]))
+    (tmp_path / "means" / "model.yaml").write_text(
+        "preprocess: {scale: 0.00392156862745098, mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}\n"
+        "batching: {max_size: 8, max_delay_ms: 200}\n"
+        "instances: 1\n"
+    )
+    colors = [(40 * n % 256, 90 * n % 256, 7 * n) for n in range(16)]
+    contents = [
+        encoded(Image.new("RGB", (5 + n, 40 - n), color), "PNG") for n, color in enumerate(colors)
+    ]
+    server = ServerProcess("--model-repository", str(tmp_path))
+    try:
+        with (
+            triton.InferenceServerClient(server.grpc) as client,
+            ThreadPoolExecutor(16) as callers,
+        ):
+            answers = list(
+                callers.map(lambda one: client.infer("means", [files("pixels", [one])]), contents)
+            )
+            statistics = client.get_inference_statistics("means").model_stats[0]
+        for answer, color in zip(answers, colors, strict=True):
+            expected = (np.array(color) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+            np.testing.assert_allclose(answer.as_numpy("means")[0], expected, atol=1e-4)
+        assert statistics.inference_count == 16
+        assert statistics.execution_count < 16
+    finally:
+        assert server.stop() == 0
+
+
+def test_the_command_line_sends_a_picture(server: ServerProcess, shared: Path) -> None:
+    path = flowers(shared)[2]
+    for more, says in (([], "roses"), (["--top", "1"], ":2:roses")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "crossfade",
+                "infer",
+                "flowers",
+                path,
+                "--url",
+                server.grpc,
+                *more,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=ROOT.parent,
+        )
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
 
 
 # -- a tracker: its state is kept, its boxes are told -------------------------------------------
