@@ -133,6 +133,16 @@ def test_tensorflow_servings_rest_api(server: ServerProcess, shared: Path) -> No
         assert first(row["labels"], row["scores"]).startswith(flower(path))
 
 
+def test_classify(server: ServerProcess, shared: Path) -> None:
+    """TensorFlow Serving's other call: the labels come from the scores' order."""
+    for path in flowers(shared):
+        example = {"image_bytes": b64(path.read_bytes())}
+        status, answer = rest(server, "/v1/models/flowers:classify", {"examples": [example]})
+        assert status == 200, answer
+        ((*classes,),) = answer["results"]
+        assert max(classes, key=lambda pair: pair[1])[0].startswith(flower(path))
+
+
 def test_without_a_key(server: ServerProcess, shared: Path) -> None:
     path = flowers(shared)[0]
     for instance in ({"image_bytes": b64(path.read_bytes())}, b64(path.read_bytes())):

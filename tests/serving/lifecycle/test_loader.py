@@ -317,6 +317,29 @@ def test_a_model_with_processing(folder: Folder) -> None:
     assert not served.is_quick
 
 
+def test_processing_of_a_model_with_declared_tensors(folder: Folder) -> None:
+    """What is declared is what is processed: a layout the model itself does not have."""
+    folder.fake(inputs=[{"name": "pixels", "dtype": "UINT8", "shape": [-1, 48]}])
+    folder.configure(
+        max_batch_size=4,
+        inputs=[{"name": "pixels", "dtype": "UINT8", "dims": [4, 4, 3], "reshape": [48]}],
+        outputs=[{"name": "pixels", "dims": [48]}],
+        preprocess={},
+    )
+    served = folder.load()
+    assert served.metadata.max_batch_size == 4
+    files = np.array([file_of(scene(4, 4))], np.object_)
+    (found,) = served.model.infer((InferRequest({"pixels": files}),))
+    assert isinstance(found, InferResponse)
+    np.testing.assert_array_equal(found.outputs["pixels"], scene(4, 4).reshape(1, 48))
+
+
+def test_processing_that_contradicts_the_model_is_told(folder: Folder) -> None:
+    folder.fake()
+    folder.configure(preprocess={})
+    assert "not exactly one input of four dimensions" in folder.fault()
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
