@@ -33,6 +33,7 @@ from crossfade.serving.batching.tuning import choose, measure
 from crossfade.serving.config.model_config import Batching, ModelConfig, Warmup
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.warmup_inputs import given
 from crossfade.serving.metrics.statistics import Measured, Statistics
 from crossfade.serving.processing.build import build
 from crossfade.serving.processing.processed import Processed
@@ -110,11 +111,9 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     except BaseException:
         loaded.close()
         raise
-    return Served(
-        Measured(model_inside, statistics),
-        *(statistics, config, scheduled),
-        processes=processing is not None,
-    )
+    measured = Measured(model_inside, statistics)
+    processes = processing is not None
+    return Served(measured, statistics, config, scheduled, processes=processes)
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
@@ -227,7 +226,7 @@ def _warm_up(model: Model, warmups: Sequence[Warmup], folder: Path) -> None:
         if unknown:
             raise LoadFailed(f"warmup: there is no input '{min(unknown)}'")
         inputs = {
-            spec.name: _given(spec, warmup.inputs[spec.name], folder)
+            spec.name: given(spec, warmup.inputs[spec.name], folder)
             if spec.name in warmup.inputs
             else _zeros(spec, 1)
             for spec in chosen.inputs
@@ -285,27 +284,3 @@ def _zeros(spec: TensorSpec, rows: int) -> Tensor:
     if spec.dtype == "BYTES":
         return np.full(shape, b"", dtype=np.object_)
     return np.zeros(shape, NUMPY[spec.dtype])
-
-
-def _given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
-    if spec.dtype == "BYTES":
-        strings = np.asarray(value, dtype=np.object_)
-        encoded: Tensor = np.vectorize(lambda v: _element(v, folder), otypes=[np.object_])(strings)
-        return encoded
-    try:
-        return np.asarray(value, dtype=NUMPY[spec.dtype])
-    except (ValueError, TypeError, OverflowError):
-        raise LoadFailed(f"warmup: input '{spec.name}' is not {spec.dtype}") from None
-
-
-def _element(value: object, folder: Path) -> bytes:
-    """A string, or ``{file: NAME}``, which stands for what that file in ``folder`` holds."""
-    if not isinstance(value, dict):
-        return str(value).encode()
-    name = value.get("file")
-    if value.keys() != {"file"} or not isinstance(name, str) or Path(name).name != name:
-        raise LoadFailed("warmup: a file is written as {file: NAME}, without folders")
-    try:
-        return (folder / name).read_bytes()
-    except OSError:
-        raise LoadFailed(f"warmup: the version's folder has no file '{name}'") from None

@@ -7,6 +7,7 @@ import contextvars
 import dataclasses
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
@@ -51,7 +52,9 @@ _UPRIGHT: Final = {
 _MAX_SCANS: Final = 100
 # One line of millions of pixels would be made wide before it is made short.
 _MAX_SIDE: Final = 65_535
-_SCAN: Final = b"\xff\xda"
+_MAX_SEGMENTS: Final = 10_000
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # others belong to a scan's own data
+_SCAN, _END = 0xDA, 0xD9
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _ICO: Final = b"\x00\x00\x01\x00"
@@ -146,8 +149,8 @@ def decode(data: bytes, max_pixels: int) -> Picture:
 def _decode(data: bytes, max_pixels: int) -> Picture:
     if not data:
         raise InvalidArgument("is empty")
-    if data.startswith(_JPEG) and data.count(_SCAN) > _MAX_SCANS:
-        raise InvalidArgument(f"has more than {_MAX_SCANS} scans")
+    if data.startswith(_JPEG):
+        _check_scans(data)
     try:
         if data.startswith(_ICO):
             data = _largest(data, max_pixels)
@@ -174,6 +177,20 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise InvalidArgument(
             f"has {width} x {height} pixels, which are more than the {max_pixels} allowed"
         )
+
+
+def _check_scans(data: bytes) -> None:
+    """Counts the scans of a JPEG file; what follows its end, such as a film, does not count."""
+    at, scans = 2, 0
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None or data[found.end() - 1] == _END:
+            return
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        scans += data[found.end() - 1] == _SCAN
+        if scans > _MAX_SCANS:
+            raise InvalidArgument(f"has more than {_MAX_SCANS} scans")
+    raise InvalidArgument(f"has more than {_MAX_SEGMENTS} segments")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,7 +13,8 @@ def activate(values: Tensor, activation: str | None) -> Tensor:
     """FP32 of the same shape; ``softmax`` is over the last dimension; ``None`` changes nothing."""
     values = values.astype(np.float32)
     if activation == "softmax":
-        raised = np.exp(values - values.max(axis=-1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # of infinities NaN comes, as it does from the model
+            raised = np.exp(values - values.max(axis=-1, keepdims=True))
         return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
     if activation == "sigmoid":
         return np.asarray(0.5 * (np.tanh(0.5 * values) + 1))  # exp would overflow
@@ -29,7 +30,8 @@ def label_texts(numbers: Tensor, labels: Sequence[bytes], offset: int = 0) -> Te
         offset: added to a number to find its label.
     """
     texts = np.empty(numbers.size, np.object_)
-    for at, number in enumerate(numbers.reshape(-1).astype(np.int64).tolist()):
+    whole = np.nan_to_num(numbers.reshape(-1), nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+    for at, number in enumerate(whole.tolist()):
         place = number + offset
         texts[at] = labels[place] if 0 <= place < len(labels) else str(number).encode()
     return texts.reshape(numbers.shape)

@@ -202,6 +202,20 @@ def test_a_jpeg_of_too_many_scans() -> None:
     refused(file[:at] + file[at:-2] * 120 + file[-2:], "has more than 100 scans")
 
 
+def test_what_follows_a_jpeg_does_not_count() -> None:
+    """A film behind the picture, as some telephones write it; a thumbnail in its EXIF data."""
+    file = file_of(SCENE, "JPEG")
+    assert (rgb(file + b"\xff\xda\0\2" * 500) == rgb(file)).all()
+    thumbnails = b"Exif\0\0" + b"\xff\xda\0\2" * 500
+    segment = b"\xff\xe5" + struct.pack(">H", len(thumbnails) + 2) + thumbnails
+    assert (rgb(file[:2] + segment + file[2:]) == rgb(file)).all()
+
+
+def test_a_jpeg_of_too_many_segments() -> None:
+    file = file_of(SCENE, "JPEG")
+    refused(file[:2] + b"\xff\xfe\0\2" * 20_000 + file[2:], "has more than 10000 segments")
+
+
 def test_an_animation_that_grows() -> None:
     """A later frame may be as large as it likes: nobody looks at it."""
     file = encoded(

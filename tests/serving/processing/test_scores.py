@@ -24,6 +24,7 @@ def test_activations() -> None:
     np.testing.assert_allclose(single[0], [1, 0.5, 0])
     np.testing.assert_allclose(single[1], 1 / (1 + np.exp([-1, -2, -3])), rtol=1e-6)
     np.testing.assert_array_equal(activate(logits, None), logits)
+    assert np.isnan(activate(np.array([[np.inf, np.inf]]), "softmax")).all()
 
 
 def test_in_index_order() -> None:
@@ -55,6 +56,7 @@ def test_more_wanted_than_there_are() -> None:
 def test_labels() -> None:
     numbers = np.array([[0, 3, 4], [-1, 1, 2]], np.float32)
     assert label_texts(numbers, LABELS).tolist() == [[b"a", b"d", b"4"], [b"-1", b"b", b"c"]]
+    assert label_texts(np.float32([np.nan, np.inf]), LABELS).tolist() == [b"-1", b"-1"]
     assert label_texts(np.array([1, 4, 5]), LABELS, -1).tolist() == [b"a", b"d", b"5"]
 
 
