@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.serving.processing.boxes import (
@@ -12,6 +12,8 @@ from crossfade.serving.processing.boxes import (
     overlap,
     to_yxyx,
 )
+
+EXAMPLES = settings(deadline=None)
 
 
 def slow_overlap(a: list[float], b: list[float]) -> float:
@@ -48,6 +50,7 @@ sides = st.integers(0, 12)
 a_box = st.tuples(sides, sides, sides, sides).map(lambda s: [float(v) for v in s])
 
 
+@EXAMPLES
 @given(st.lists(st.tuples(a_box, st.integers(0, 5), st.integers(0, 2)), max_size=25), st.data())
 def test_suppression(found: list[tuple[list[float], int, int]], data: st.DataObject) -> None:
     boxes = [box for box, _, _ in found]
@@ -76,6 +79,7 @@ def test_tensorflow_agrees() -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+@EXAMPLES
 @given(a_box, st.lists(a_box, min_size=1, max_size=5))
 def test_overlap(one: list[float], others: list[list[float]]) -> None:
     got = overlap(np.array(one), np.array(others))

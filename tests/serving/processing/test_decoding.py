@@ -11,13 +11,15 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.processing.decoding import Picture, decode, decode_once
 from tests.serving.processing.pictures import encoded, file_of, icon, png_that_says, scene
+
+EXAMPLES = settings(deadline=None)
 
 MANY = 1_000_000
 SCENE = scene()
@@ -227,6 +229,7 @@ def test_an_animation_that_grows() -> None:
     assert rgb(file).shape == (8, 8, 3)
 
 
+@EXAMPLES
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "ICO"]), st.data())
 def test_bent_files_are_pictures_or_refused(kind: str, data: st.DataObject) -> None:
     file = bytearray(file_of(scene(16, 16), kind))

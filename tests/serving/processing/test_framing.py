@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.serving.processing.framing import Fit, Frame
 
+EXAMPLES = settings(deadline=None)
+
 sides = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 
 
+@EXAMPLES
 @given(sides, sides, st.sampled_from(["stretch", "crop", "letterbox"]), st.floats(0.1, 1))
 def test_nothing_lies_outside(
     picture: tuple[int, int], target: tuple[int, int], how: Fit, fraction: float
@@ -28,6 +31,7 @@ def test_nothing_lies_outside(
     assert frame.top + frame.height <= target[1]
 
 
+@EXAMPLES
 @given(sides, sides)
 def test_proportions(picture: tuple[int, int], target: tuple[int, int]) -> None:
     box = Frame.fit(picture, target, "letterbox")
@@ -38,6 +42,7 @@ def test_proportions(picture: tuple[int, int], target: tuple[int, int]) -> None:
     assert (right - left) * target[1] == pytest.approx((bottom - top) * target[0], rel=1e-6)
 
 
+@EXAMPLES
 @given(sides, sides, st.sampled_from(["stretch", "crop", "letterbox"]), st.data())
 def test_boxes_find_back(
     picture: tuple[int, int], target: tuple[int, int], how: Fit, data: st.DataObject

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.serving.processing.pixels import Layout, Pixels
 from tests.serving.processing.pictures import scene
+
+EXAMPLES = settings(deadline=None)
 
 
 def write(pixels: Pixels, picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -45,6 +47,7 @@ numbers = st.floats(-300, 300, width=32)
 positive = st.floats(0.0625, 300, width=32)
 
 
+@EXAMPLES
 @given(
     st.sampled_from(["nhwc", "nchw"]),
     st.tuples(st.integers(1, 4), st.integers(1, 4)),

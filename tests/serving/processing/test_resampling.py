@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from crossfade.serving.processing.resampling import Filter, resize
 from tests.serving.processing.pictures import scene
+
+EXAMPLES = settings(deadline=None)
 
 FILTERS: list[tuple[Filter, bool]] = [
     ("nearest", True),
@@ -70,6 +72,7 @@ def test_tensorflow(case: Any, limits: tuple[float, float], size: tuple[int, int
 
 
 @pytest.mark.parametrize(("by", "antialias"), FILTERS)
+@EXAMPLES
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(1, 60), st.integers(1, 60))
 def test_one_colour_stays_one_colour(
     by: Filter, antialias: bool, size: tuple[int, int], tall: int, wide: int
@@ -81,6 +84,7 @@ def test_one_colour_stays_one_colour(
 
 
 @pytest.mark.parametrize(("by", "antialias"), FILTERS)
+@EXAMPLES
 @given(
     st.tuples(st.integers(1, 30), st.integers(1, 30)),
     st.tuples(st.integers(1, 30), st.integers(1, 30)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.serving.processing.scores import activate, best, label_texts
+
+EXAMPLES = settings(deadline=None)
 
 LABELS = [b"a", b"b", b"c", b"d"]
 SCORES = np.array([[0.1, 0.6, 0.05, 0.25], [0.4, 0.1, 0.1, 0.4]], np.float32)
@@ -60,6 +62,7 @@ def test_labels() -> None:
     assert label_texts(np.array([1, 4, 5]), LABELS, -1).tolist() == [b"a", b"d", b"5"]
 
 
+@EXAMPLES
 @given(
     st.lists(st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4), min_size=1, max_size=5),
     st.integers(1, 6),
