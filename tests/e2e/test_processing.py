@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conftest import ROOT, ServerProcess
 from tests.e2e.test_real_files import picture
-from tests.runtimes.onnx_models import model, node, value
+from tests.runtimes.onnx_models import model, node, value, weight
 from tests.serving.processing.pictures import encoded
 
 FLOWERS = """
@@ -331,6 +332,87 @@ def test_pictures_of_all_sizes_ride_in_one_run(tmp_path: Path) -> None:
         assert statistics.execution_count < 16
     finally:
         assert server.stop() == 0
+
+
+DETECTOR = """
+task: detection
+preprocess: {name: image_bytes, resize: {fit: letterbox}}
+postprocess:
+  outputs: {boxes: corners, scores: likely}
+  labels: [cat, dog]
+  box_format: xyxy
+  box_units: pixels
+  iou_threshold: 0.5
+  threshold: 0.4
+  max_detections: 3
+"""
+SEGMENTER = """
+task: segmentation
+preprocess: {name: image_bytes, resize: {filter: nearest}}
+postprocess: {class_axis: 1, png: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def boxes_and_masks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A detector that always sees the same three boxes, and a mask of the strongest colour."""
+    root = tmp_path_factory.mktemp("tasks")
+    corners = np.float32([[[0, 8, 16, 24], [0, 8, 16, 23], [16, 8, 32, 24]]])
+    likely = np.float32([[[0.9, 0.1], [0.8, 0.2], [0.1, 0.7]]])
+    image = value("image", TensorProto.FLOAT, [1, 3, 32, 32])
+    outputs = [
+        value("corners", TensorProto.FLOAT, [1, 3, 4]),
+        value("likely", TensorProto.FLOAT, [1, 3, 2]),
+    ]
+    nodes = [
+        node("ReduceMax", "image", "most", keepdims=0),
+        node("Mul", "most zero", "nothing"),
+        node("Add", "b nothing", "corners"),
+        node("Add", "s nothing", "likely"),
+    ]
+    weights = [weight("b", corners), weight("s", likely), weight("zero", np.float32(0))]
+    detector = model(nodes, [image], outputs, weights)
+    image = value("image", TensorProto.FLOAT, ["n", 3, 32, 32])
+    mask = value("mask", TensorProto.FLOAT, ["n", 3, 32, 32])
+    segmenter = model([node("Identity", "image", "mask")], [image], [mask])
+    for name, content, text in (
+        ("detector", detector, DETECTOR),
+        ("segmenter", segmenter, SEGMENTER),
+    ):
+        (root / name / "1").mkdir(parents=True)
+        (root / name / "1" / "model.onnx").write_bytes(content)
+        (root / name / "model.yaml").write_text(text)
+    started = ServerProcess("--model-repository", str(root))
+    yield started
+    assert started.stop() == 0
+
+
+def test_boxes_lie_in_the_picture_that_was_sent(boxes_and_masks: ServerProcess) -> None:
+    """The picture is twice as wide as high, so that a quarter of the input is border above it."""
+    wide = encoded(Image.new("RGB", (100, 50), "gray"), "JPEG")
+    instances = [{"image_bytes": b64(wide)}] * 2
+    status, answer = rest(boxes_and_masks, "/v1/models/detector:predict", {"instances": instances})
+    assert status == 200, answer
+    first_row, second_row = answer["predictions"]
+    assert first_row == second_row
+    assert first_row["num_detections"] == 2
+    assert first_row["detection_classes_as_text"] == ["cat", "dog", ""]
+    assert first_row["detection_scores"] == pytest.approx([0.9, 0.7, 0])
+    found = np.array(first_row["detection_boxes"])
+    np.testing.assert_allclose(found, [[0, 0, 1, 0.5], [0, 0.5, 1, 1], [0, 0, 0, 0]], atol=1e-6)
+
+
+def test_a_mask_comes_as_a_file(boxes_and_masks: ServerProcess) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16, :, 1], pixels[16:, :, 2] = 200, 100
+    file = encoded(Image.fromarray(pixels), "PNG")
+    body = {"instances": [{"image_bytes": b64(file)}]}
+    status, answer = rest(boxes_and_masks, "/v1/models/segmenter:predict", body)
+    assert status == 200, answer
+    with Image.open(io.BytesIO(base64.b64decode(answer["predictions"][0]["b64"]))) as image:
+        mask = np.asarray(image)
+    assert (mask[:16] == 1).all()
+    assert (mask[16:] == 2).all()
 
 
 def test_the_command_line_sends_a_picture(server: ServerProcess, shared: Path) -> None:
