@@ -35,8 +35,6 @@ from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warmup_inputs import given
 from crossfade.serving.metrics.statistics import Measured, Statistics
-from crossfade.serving.processing.build import build
-from crossfade.serving.processing.processed import Processed
 from crossfade.serving.repository.layout import ModelFiles, VersionFiles
 
 _log = logging.getLogger(__name__)
@@ -99,21 +97,24 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
         model_inside: Model = scheduled
         if config.sequence is not None:
             model_inside = Sequenced(scheduled, config.sequence)
-        stored = loaded.quantization if isinstance(loaded, QuantizedSession) else {}
-        processing = build(model_inside.metadata, config, stored, _names(model, folder))
+        around = None
+        if config.preprocess is not None or config.postprocess is not None:
+            from crossfade.serving.processing.build import around as process  # imports Pillow
+
+            stored = loaded.quantization if isinstance(loaded, QuantizedSession) else {}
+            around = process(model_inside.metadata, config, stored, _names(model, folder))
         warm: Model = leaf
-        if processing is not None:
-            model_inside = Processed(model_inside, processing)
+        if around is not None:
+            model_inside = around(model_inside)
             if config.warmup and config.sequence is None:
-                warm = Processed(leaf, processing)
+                warm = around(leaf)
         _warm_up(warm, config.warmup, folder)
         _set_batching(scheduled, leaf, config)
     except BaseException:
         loaded.close()
         raise
     measured = Measured(model_inside, statistics)
-    processes = processing is not None
-    return Served(measured, statistics, config, scheduled, processes=processes)
+    return Served(measured, statistics, config, scheduled, processes=around is not None)
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.runtimes.core.model import ModelMetadata, Signature, TensorSpec
+from crossfade.runtimes.core.model import Model, ModelMetadata, Signature, TensorSpec
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.config.processing_config import Postprocess, Task
 from crossfade.serving.processing.answer import Answer, Outputs, Quantized
 from crossfade.serving.processing.classification import Classification
 from crossfade.serving.processing.detection import Detection
 from crossfade.serving.processing.images import ImageInput, find, image_input
-from crossfade.serving.processing.processed import Processing
+from crossfade.serving.processing.processed import Processed, Processing
 from crossfade.serving.processing.regression import Regression
 from crossfade.serving.processing.segmentation import Segmentation
 
@@ -21,10 +21,10 @@ from crossfade.serving.processing.segmentation import Segmentation
 _MAX_REQUEST_BYTES = 256 << 20
 
 
-def build(
+def around(
     metadata: ModelMetadata, config: ModelConfig, quantized: Quantized, names: Sequence[str]
-) -> Processing | None:
-    """Returns what the configuration asks for, if anything.
+) -> Callable[[Model], Processed] | None:
+    """Returns what puts around a model what the configuration asks for, if that is anything.
 
     Args:
         metadata: of the model that it is done around.
@@ -65,7 +65,8 @@ def build(
         labels=metadata.labels if answer is None else answer.labels,
         max_batch_size=_max_rows(metadata, config, image, one_by_one),
     )
-    return Processing(seen, name, image, key, answer, one_by_one)
+    does = Processing(seen, name, image, key, answer, one_by_one)
+    return lambda inner: Processed(inner, does)
 
 
 def _answer(

@@ -20,7 +20,7 @@ from crossfade.runtimes.core.model import (
 )
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.processing.answer import Quantized
-from crossfade.serving.processing.build import build
+from crossfade.serving.processing.build import around
 from crossfade.serving.processing.processed import Processed
 
 Shape = tuple[int, ...] | None
@@ -74,9 +74,9 @@ class Inner:
 def processed(
     inner: Inner, quantized: Quantized | None = None, names: Sequence[str] = (), **config: Any
 ) -> Processed:
-    made = build(inner.metadata, ModelConfig.model_validate(config), quantized or {}, names)
+    made = around(inner.metadata, ModelConfig.model_validate(config), quantized or {}, names)
     assert made is not None
-    return Processed(inner, made)
+    return made(inner)
 
 
 def texts(*values: bytes) -> np.ndarray[Any, Any]:

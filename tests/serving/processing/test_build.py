@@ -8,7 +8,7 @@ import pytest
 
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.processing.build import build
+from crossfade.serving.processing.build import around
 from tests.serving.processing.models import Inner, processed, specs
 
 IMAGE = ("UINT8", (-1, 8, 8, 3))
@@ -82,7 +82,7 @@ def test_a_label_file_for_another_model() -> None:
 @pytest.mark.parametrize("config", [{}, {"task": "text"}, {"task": "text", "postprocess": {}}])
 def test_nothing_to_do(config: Any) -> None:
     inner = Inner(specs(x=IMAGE), specs(y=SCORES), dict)
-    assert build(inner.metadata, ModelConfig.model_validate(config), {}, ()) is None
+    assert around(inner.metadata, ModelConfig.model_validate(config), {}, ()) is None
 
 
 def test_what_the_model_does_not_say() -> None:
