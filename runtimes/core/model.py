@@ -34,12 +34,15 @@ class TensorSpec:
         dtype: a name of ``runtimes.core.dtypes.NUMPY``.
         shape: -1 is any size; ``None`` is any rank; includes the batch dimension, if any.
         optional: an input that a request may leave out.
+        alternative: another form of the input that a request may have in its place, told apart
+            by name or dtype; metadata does not show it.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] | None
     optional: bool = False
+    alternative: TensorSpec | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,11 +151,17 @@ class InferRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a request's time went, in nanoseconds, and how large the run was that it rode in."""
+    """Where a request's time went, in nanoseconds, and how large the run was that it rode in.
+
+    Attributes:
+        input_ns, output_ns: pre- and postprocessing.
+    """
 
     queue_ns: int = 0
     infer_ns: int = 0
     batch_rows: int = 1
+    input_ns: int = 0
+    output_ns: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,6 +201,16 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Gives all memory back. Called once, when no run is going on."""
+        ...
+
+
+@runtime_checkable
+class QuantizedSession(Session, Protocol):
+    """A session whose model stores real numbers as integers."""
+
+    @property
+    def quantization(self) -> Mapping[str, tuple[float, int]]:
+        """Scale and zero point of inputs and outputs by name."""
         ...
 
 

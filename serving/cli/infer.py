@@ -67,7 +67,15 @@ def run(options: argparse.Namespace) -> int:
         wire.ModelMetadataRequest(name=options.model, version=options.model_version),
         wire.ModelMetadataResponse,
     )
-    inputs, notes = _inputs(options.data, list(metadata.inputs))
+    specs = list(metadata.inputs)
+    if len(specs) > 1:  # what a file is for is the one input that has to be sent
+        about = wire.ModelConfigRequest(name=options.model, version=options.model_version)
+        config = call("ModelConfig", about, wire.ModelConfigResponse).config
+        optional = {tensor.name for tensor in config.input if tensor.optional}
+        specs.sort(key=lambda spec: spec.name in optional)
+        if len(specs) - len(optional) == 1 and Path(options.data).is_file():
+            del specs[1:]
+    inputs, notes = _inputs(options.data, specs)
     for note in notes:
         sys.stderr.write(f"{note}\n")
     request = wire.ModelInferRequest(model_name=options.model, model_version=options.model_version)
@@ -78,8 +86,8 @@ def run(options: argparse.Namespace) -> int:
             raw = encode_bytes(array) if spec.datatype == "BYTES" else array.tobytes()
             request.raw_input_contents.append(raw)
     for spec in metadata.outputs:
-        output = request.outputs.add(name=spec.name)
-        if options.top:
+        if options.top and spec.datatype != "BYTES":
+            output = request.outputs.add(name=spec.name)
             output.parameters["classification"].int64_param = options.top
     began_s = time.perf_counter()
     response = call("ModelInfer", request, wire.ModelInferResponse)

@@ -12,6 +12,8 @@ from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
 from crossfade.runtimes.options import explain
+from crossfade.serving.config import processing_config
+from crossfade.serving.config.processing_config import Postprocess, Preprocess, Task
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -171,6 +173,9 @@ class ModelConfig(_Section):
         inputs, outputs: what Triton's ``config.pbtxt`` declares; checked against the model.
         sequence: makes requests that belong together share a state.
         decoupled: a request has any number of responses, and comes over a stream.
+        task: what the model is for; decides what ``postprocess`` gives.
+        preprocess: clients send image files.
+        postprocess: clients get what the task calls an answer.
         options: passed to the runtime.
     """
 
@@ -190,6 +195,9 @@ class ModelConfig(_Section):
     outputs: tuple[DeclaredTensor, ...] = ()
     sequence: Sequencing | None = None
     decoupled: bool = False
+    task: Task | None = None
+    preprocess: Preprocess | None = None
+    postprocess: Postprocess | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")
@@ -206,6 +214,15 @@ class ModelConfig(_Section):
     def _streams(self) -> ModelConfig:
         if self.decoupled and self.sequence is not None:
             raise ValueError("decoupled and sequence do not go together")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _processes(self) -> ModelConfig:
+        processing_config.check(self.task, self.preprocess, self.postprocess)
+        if self.decoupled and (self.task or self.preprocess):
+            raise ValueError("decoupled does not go together with task and preprocess")
+        if self.task == "tracking" and self.sequence is None:
+            raise ValueError("task tracking needs sequence, which keeps what the model remembers")
         return self
 
     @pydantic.field_validator("default_filename")

@@ -18,6 +18,7 @@ from crossfade.runtimes.core.model import (
     InferRequest,
     Model,
     ModelMetadata,
+    QuantizedSession,
     Session,
     Signature,
     StreamingSession,
@@ -32,6 +33,7 @@ from crossfade.serving.batching.tuning import choose, measure
 from crossfade.serving.config.model_config import Batching, ModelConfig, Warmup
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.warmup_inputs import given
 from crossfade.serving.metrics.statistics import Measured, Statistics
 from crossfade.serving.repository.layout import ModelFiles, VersionFiles
 
@@ -92,15 +94,27 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             decoupled = Decoupled(session, metadata, statistics)
             measured = Measured(decoupled, statistics)
             return Served(measured, statistics, config, scheduled, decoupled)
-        _warm_up(leaf, config.warmup)
-        _set_batching(scheduled, leaf, config)
         model_inside: Model = scheduled
         if config.sequence is not None:
             model_inside = Sequenced(scheduled, config.sequence)
+        around = None
+        if config.preprocess is not None or config.postprocess is not None:
+            from crossfade.serving.processing.build import around as process  # imports Pillow
+
+            stored = loaded.quantization if isinstance(loaded, QuantizedSession) else {}
+            around = process(model_inside.metadata, config, stored, _names(model, folder))
+        warm: Model = leaf
+        if around is not None:
+            model_inside = around(model_inside)
+            if config.warmup and config.sequence is None:
+                warm = around(leaf)
+        _warm_up(warm, config.warmup, folder)
+        _set_batching(scheduled, leaf, config)
     except BaseException:
         loaded.close()
         raise
-    return Served(Measured(model_inside, statistics), statistics, config, scheduled)
+    measured = Measured(model_inside, statistics)
+    return Served(measured, statistics, config, scheduled, processes=around is not None)
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
@@ -170,8 +184,7 @@ def _labels(
             labels[output.name] = text.splitlines()
     if labels:
         return labels
-    texts = [path.read_text("utf-8", "replace") for path in _label_files(folder)]
-    names = next((text.splitlines() for text in [*texts, *model.label_files.values()]), [])
+    names = _names(model, folder)
     fitting = {
         spec.name
         for signature in signatures.values()
@@ -181,11 +194,14 @@ def _labels(
     return dict.fromkeys(fitting, names) if len(fitting) == 1 else {}
 
 
-def _label_files(folder: Path) -> list[Path]:
-    return [path for name in ("labels.txt", "dict.txt") if (path := folder / name).is_file()]
+def _names(model: ModelFiles, folder: Path) -> list[str]:
+    """The class names of the first label file there is; empty without one."""
+    files = [folder / name for name in ("labels.txt", "dict.txt")]
+    texts = [path.read_text("utf-8", "replace") for path in files if path.is_file()]
+    return next((text.splitlines() for text in [*texts, *model.label_files.values()]), [])
 
 
-def _warm_up(model: Model, warmups: Sequence[Warmup]) -> None:
+def _warm_up(model: Model, warmups: Sequence[Warmup], folder: Path) -> None:
     """Answers the declared requests, which must pass, or else a request of zeros, which may fail.
 
     Raises:
@@ -211,7 +227,7 @@ def _warm_up(model: Model, warmups: Sequence[Warmup]) -> None:
         if unknown:
             raise LoadFailed(f"warmup: there is no input '{min(unknown)}'")
         inputs = {
-            spec.name: _given(spec, warmup.inputs[spec.name])
+            spec.name: given(spec, warmup.inputs[spec.name], folder)
             if spec.name in warmup.inputs
             else _zeros(spec, 1)
             for spec in chosen.inputs
@@ -271,14 +287,3 @@ def _zeros(spec: TensorSpec, rows: int) -> Tensor:
     if spec.dtype == "BYTES":
         return np.full(shape, b"", dtype=np.object_)
     return np.zeros(shape, NUMPY[spec.dtype])
-
-
-def _given(spec: TensorSpec, value: object) -> Tensor:
-    if spec.dtype == "BYTES":
-        strings = np.asarray(value, dtype=np.object_)
-        encoded: Tensor = np.vectorize(lambda v: str(v).encode(), otypes=[np.object_])(strings)
-        return encoded
-    try:
-        return np.asarray(value, dtype=NUMPY[spec.dtype])
-    except (ValueError, TypeError, OverflowError):
-        raise LoadFailed(f"warmup: input '{spec.name}' is not {spec.dtype}") from None

@@ -203,7 +203,7 @@ class Manager:
         """Whether every version of a model would now answer at once, without a wait."""
         entry = self._entries.get(name)
         versions = entry.routing.by_version.values() if entry else ()
-        return bool(versions) and all(served.queue.is_quick for served in versions)
+        return bool(versions) and all(served.is_quick for served in versions)
 
     def load(self, name: str, override: ModelConfig | None = None) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.

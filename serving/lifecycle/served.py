@@ -28,6 +28,8 @@ class Served:
         config: ModelConfig,
         queue: Scheduled,
         streaming: StreamingModel | None = None,
+        *,
+        processes: bool = False,
     ) -> None:
         self.model = model
         self.metadata: ModelMetadata = model.metadata
@@ -35,6 +37,7 @@ class Served:
         self.config = config
         self.queue = queue
         self.streaming = streaming  # of a decoupled model
+        self._processes = processes  # a picture takes longer to decode than many models to run
         self.default_signature = self.metadata.default_signature
         self.validators = {
             name: Validator(self.metadata, name) for name in self.metadata.signatures
@@ -51,6 +54,11 @@ class Served:
                 return False
             self._leases += 1
             return True
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a request would now be run at once, and be over in a moment."""
+        return self.queue.is_quick and not self._processes
 
     def __enter__(self) -> Model:
         """Enters a lease that ``acquire`` has taken."""

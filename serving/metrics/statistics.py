@@ -44,6 +44,8 @@ class Statistics:
         self.failure_ns = 0
         self.queue_ns = 0
         self.infer_ns = 0
+        self.input_ns = 0
+        self.output_ns = 0
         self.runs: dict[int, tuple[int, int]] = {}
         self.closed: dict[str, int] = {}
         self.latency_counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
@@ -62,6 +64,8 @@ class Statistics:
                 self.rows += request.rows
                 self.queue_ns += response.timings.queue_ns
                 self.infer_ns += response.timings.infer_ns
+                self.input_ns += response.timings.input_ns
+                self.output_ns += response.timings.output_ns
         self.last_ns = time.time_ns()
 
     def record_failure(self, error: CrossfadeError, duration_ns: int) -> None:

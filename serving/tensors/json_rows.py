@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
-from crossfade.runtimes.core.model import InferResponse, Signature
+from crossfade.runtimes.core.model import InferResponse, Signature, TensorSpec
 from crossfade.serving.tensors import fit, names
 from crossfade.serving.tensors.json_values import dumps, is_bytes, plain, to_raw
 from crossfade.serving.tensors.raw import RawTensor
@@ -96,7 +96,7 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
     parts = [columns]
     if rows and rows > 1 and _takes_one(signature):
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
-    specs = {spec.name: spec for spec in signature.inputs}
+    specs = {name: _spec(signature, name, values) for name, values in columns.items()}
     made = [[to_raw(specs[name], values) for name, values in part.items()] for part in parts]
     dimensions = fit.ends_in_one(signature)
     widened = [fit.widen(raws, dimensions) for raws in made]
@@ -127,6 +127,16 @@ def _only(signature: Signature, what: str) -> str:
         shown = ", ".join(escape(name) for name in every)
         raise InvalidArgument(f"{what}, but the signature has several inputs: {shown}")
     return needed[0]
+
+
+def _spec(signature: Signature, name: str, values: Any) -> TensorSpec:
+    """The input of that name; of its two forms, where it has them, the one for such values."""
+    forms = [form for spec in signature.inputs for form in (spec, spec.alternative) if form]
+    fitting = [form for form in forms if form.name == name]
+    while isinstance(values, list) and values:
+        values = values[0]
+    number = isinstance(values, int | float)
+    return next((f for f in fitting if (f.dtype != "BYTES") == number), fitting[0])
 
 
 def _takes_one(signature: Signature) -> bool:

@@ -15,7 +15,8 @@ _MAX_NAMES: Final = 256
 
 def check_inputs(signature: Signature, sent: Iterable[str]) -> None:
     """Raises InvalidArgument unless the inputs are those of the signature."""
-    names = set(sent)
+    others = {s.alternative.name: s.name for s in signature.inputs if s.alternative}
+    names = {others.get(name, name) for name in sent}
     known = {spec.name for spec in signature.inputs}
     missing = {spec.name for spec in signature.inputs if not spec.optional} - names
     if names - known or missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,10 +32,9 @@ class Validator:
     def __init__(self, metadata: ModelMetadata, signature: str) -> None:
         self._model = metadata.name
         found = metadata.signatures[signature]
-        self._plans = {
-            spec.name: (spec, NUMPY[spec.dtype], ITEMSIZE.get(spec.dtype, 0))
-            for spec in found.inputs
-        }
+        self._plans = {spec.name: _plan(spec) for spec in found.inputs}
+        others = [(spec.name, spec.alternative) for spec in found.inputs if spec.alternative]
+        self._others = {spec.name: (name, _plan(spec)) for name, spec in others}
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
         self.ends_in_one = fit.ends_in_one(found)
@@ -67,9 +66,14 @@ class Validator:
 
     def _check(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
         arrays: dict[str, Tensor] = {}
+        replaced: set[str] = set()
         rows = 0
         for raw in raws:
             plan = self._plans.get(raw.name)
+            other = self._others.get(raw.name) if self._others else None
+            if other is not None and (plan is None or raw.dtype == other[1][0].dtype):
+                instead_of, plan = other
+                replaced.add(instead_of)
             if plan is None:
                 raise self._unexpected(raw.name)
             if raw.name in arrays:
@@ -90,7 +94,10 @@ class Validator:
                         f" '{self._model}': {shape[0]} and {rows}"
                     )
                 rows = shape[0]
-        if len(arrays) < len(self._plans) and (missing := self._required - arrays.keys()):
+        if replaced:
+            self._check_replaced(arrays, replaced)
+        given = arrays.keys() | replaced if replaced else arrays.keys()
+        if len(arrays) < len(self._plans) and (missing := self._required - given):
             raise InvalidArgument(
                 f"expected {len(self._plans)} inputs but got {len(raws)} inputs for model"
                 f" '{self._model}'. Got input(s) {sorted(arrays)}, but missing required input(s)"
@@ -150,6 +157,11 @@ class Validator:
             )
         return count
 
+    def _check_replaced(self, arrays: Mapping[str, Tensor], replaced: set[str]) -> None:
+        for other, (name, _) in self._others.items():
+            if name in replaced and name != other and name in arrays:
+                raise InvalidArgument(f"the inputs '{name}' and '{other}' stand for one another")
+
     def _unexpected(self, name: str) -> InvalidArgument:
         return InvalidArgument(
             f"unexpected inference input '{escape(name)}' for model '{self._model}'; it has"
@@ -161,6 +173,10 @@ class Validator:
             f"input {unit} size mismatch for input '{name}' for model '{self._model}'."
             f" Expected {expected}, got {got}"
         )
+
+
+def _plan(spec: TensorSpec) -> tuple[TensorSpec, np.dtype[Any], int]:
+    return spec, NUMPY[spec.dtype], ITEMSIZE.get(spec.dtype, 0)
 
 
 def _array(raw: RawTensor, dtype: np.dtype[Any]) -> Tensor:

@@ -188,7 +188,8 @@ def _statistics(served: Served) -> Any:
     stats.fail.count, stats.fail.ns = sum(counts.failure.values()), counts.failure_ns
     stats.queue.count, stats.queue.ns = success, counts.queue_ns
     stats.compute_infer.count, stats.compute_infer.ns = success, counts.infer_ns
-    stats.compute_input.count = stats.compute_output.count = success
+    stats.compute_input.count, stats.compute_input.ns = success, counts.input_ns
+    stats.compute_output.count, stats.compute_output.ns = success, counts.output_ns
     for rows, (count, total_ns) in runs:
         line = message.batch_stats.add(batch_size=rows)
         line.compute_infer.count, line.compute_infer.ns = count, total_ns

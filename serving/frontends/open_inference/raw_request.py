@@ -18,12 +18,12 @@ def only_input(signature: Signature, body: bytes) -> RawTensor:
     Raises:
         InvalidArgument: the model has several inputs, or one whose shape the size does not tell.
     """
-    if len(signature.inputs) != 1:
+    needed = [spec for spec in signature.inputs if not spec.optional] or signature.inputs
+    if len(needed) != 1:
         raise InvalidArgument(
-            "a raw body is for models with one input; this one has"
-            f" {len(signature.inputs)}: send JSON"
+            f"a raw body is for models with one input; this one has {len(needed)}: send JSON"
         )
-    spec = signature.inputs[0]
+    spec = needed[0]
     dims = list(spec.shape if spec.shape is not None else (-1,))
     if signature.batched and dims:
         dims[0] = 1

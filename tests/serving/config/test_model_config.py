@@ -25,6 +25,7 @@ from crossfade.serving.config.model_config import (
     build,
     parse,
 )
+from crossfade.serving.config.processing_config import Postprocess, Preprocess, Resize
 
 EVERYTHING = """
 platform: onnxruntime_onnx
@@ -49,6 +50,9 @@ sequence:
   controls: [{input: START, kind: start, dtype: INT32, false_true: [0, 1]}]
   states: [{input: h, output: h_next, initial: 1}]
 decoupled: false
+task: detection
+preprocess: {name: image_bytes, mean: 127.5, resize: {fit: letterbox}}
+postprocess: {labels: [cat, dog], iou_threshold: 0.5}
 options: {intra_op_threads: 2}
 """
 
@@ -85,6 +89,9 @@ def test_every_key() -> None:
             ),
             states=(SequenceState(input="h", output="h_next", initial=1),),
         ),
+        task="detection",
+        preprocess=Preprocess(name="image_bytes", mean=(127.5,), resize=Resize(fit="letterbox")),
+        postprocess=Postprocess(labels=("cat", "dog"), iou_threshold=0.5),
         options={"intra_op_threads": 2},
     )
 

@@ -16,6 +16,7 @@ from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle.loader import find_artifact, load
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.repository.folders import read_folder
+from tests.serving.processing.pictures import file_of, scene
 
 ROWS = [{"name": "x", "dtype": "FP32", "shape": [-1, 3]}]
 
@@ -291,6 +292,72 @@ def test_a_warm_up_that_is_not_for_this_model(
     folder.fake()
     folder.configure(warmup=[warmup])
     assert folder.fault() == message
+
+
+PICTURE = [{"name": "pixels", "dtype": "UINT8", "shape": [-1, 4, 4, 3]}]
+
+
+def test_a_model_with_processing(folder: Folder) -> None:
+    """It takes files, is warmed up with one, and is never run on the network's own thread."""
+    folder.fake(inputs=PICTURE)
+    folder.configure(
+        preprocess={"name": "image_bytes"},
+        warmup=[{"inputs": {"image_bytes": [{"file": "a.png"}]}}],
+    )
+    (folder.path / "1" / "a.png").write_bytes(file_of(scene(4, 4)))
+    served = folder.load()
+    assert served.metadata.signatures["serving_default"].inputs[0].name == "image_bytes"
+    assert (served.statistics.success, served.statistics.runs) == (0, {})
+    files = np.array([file_of(scene(4, 4))], np.object_)
+    for _ in range(3):
+        (found,) = served.model.infer((InferRequest({"image_bytes": files}),))
+        assert isinstance(found, InferResponse)
+        np.testing.assert_array_equal(found.outputs["pixels"], scene(4, 4)[None])
+    assert served.queue.is_quick
+    assert not served.is_quick
+
+
+def test_processing_of_a_model_with_declared_tensors(folder: Folder) -> None:
+    """What is declared is what is processed: a layout the model itself does not have."""
+    folder.fake(inputs=[{"name": "pixels", "dtype": "UINT8", "shape": [-1, 48]}])
+    folder.configure(
+        max_batch_size=4,
+        inputs=[{"name": "pixels", "dtype": "UINT8", "dims": [4, 4, 3], "reshape": [48]}],
+        outputs=[{"name": "pixels", "dims": [48]}],
+        preprocess={},
+    )
+    served = folder.load()
+    assert served.metadata.max_batch_size == 4
+    files = np.array([file_of(scene(4, 4))], np.object_)
+    (found,) = served.model.infer((InferRequest({"pixels": files}),))
+    assert isinstance(found, InferResponse)
+    np.testing.assert_array_equal(found.outputs["pixels"], scene(4, 4).reshape(1, 48))
+
+
+def test_processing_that_contradicts_the_model_is_told(folder: Folder) -> None:
+    folder.fake()
+    folder.configure(preprocess={})
+    assert "not exactly one input of four dimensions" in folder.fault()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([{"file": "b.png"}], "warmup: the version's folder has no file 'b.png'"),
+        ([{"file": "../1/a.png"}], "warmup: a file is written as {file: NAME}, without folders"),
+        ([{"file": ".."}], "warmup: the version's folder has no file '..'"),
+        ([{"path": "a.png"}], "warmup: a file is written as {file: NAME}, without folders"),
+        ([{"file": "fake.yaml"}], "the warm-up request failed: the image at index 0 of input"),
+        (["text"], "the warm-up request failed: the image at index 0 of input"),
+    ],
+)
+def test_a_warm_up_file_that_cannot_be_used(folder: Folder, value: Any, says: str) -> None:
+    folder.fake(inputs=PICTURE)
+    folder.configure(
+        preprocess={"name": "image_bytes"}, warmup=[{"inputs": {"image_bytes": value}}]
+    )
+    (folder.path / "1" / "a.png").write_bytes(file_of(scene(4, 4)))
+    assert folder.fault().startswith(says)
 
 
 def test_a_failed_warm_up_closes_the_session(

@@ -130,3 +130,29 @@ def test_numbers_are_written_as_short_as_they_can_be() -> None:
     assert json_values.dumps(values, odd) == b'{"y": [0.1, NaN, Infinity], "n": [1]}'
     values, odd = json_values.plain({"y": np.float32([[0.1]]), "s": np.array(np.float32(0.1))})
     assert json_values.dumps(values, odd) == b'{"y":[[0.1]],"s":0.1}'
+
+
+# -- two forms of one input ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["file", "pixels"])
+def test_values_say_which_form_is_meant(name: str) -> None:
+    other = TensorSpec("pixels", "UINT8", (-1, 2))
+    signature = inputs(
+        TensorSpec(name, "BYTES", (-1,), alternative=other),
+        TensorSpec("key", "BYTES", (-1,), optional=True),
+    )
+    for rows in ([{name: {"b64": "YQ=="}, "key": "1"}], [{"b64": "YQ=="}], ["a"]):
+        ((raw, *_),) = json_rows.ask({"instances": rows}, signature).parts
+        assert (raw.name, raw.dtype, raw.shape) == (name, "BYTES", (1,))
+        assert list(raw.data) == [b"a"]
+    for document in (
+        {"instances": [{"pixels": [1, 2]}, {"pixels": [3, 4]}]},
+        {"inputs": {"pixels": [[1, 2], [3, 4]]}},
+    ):
+        ((raw,),) = json_rows.ask(document, signature).parts
+        assert (raw.name, raw.dtype, raw.shape) == ("pixels", "UINT8", (2, 2))
+    with pytest.raises(InvalidArgument, match="Missing but required"):
+        json_rows.ask({"instances": [{"key": "1"}]}, signature)
+    with pytest.raises(InvalidArgument, match="not a string"):
+        json_rows.ask({"instances": [{name: {"b": 1}}]}, signature)

@@ -288,3 +288,48 @@ def test_outputs_that_are_refused(names: list[str], message: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         OUTPUTS.outputs(names)
     assert message in caught.value.message
+
+
+# -- two forms of one input ---------------------------------------------------------------------
+
+TENSOR = TensorSpec("pixels", "UINT8", (-1, 2))
+NAMED = validator(
+    TensorSpec("file", "BYTES", (-1,), alternative=TENSOR),
+    TensorSpec("key", "BYTES", (-1,), optional=True),
+    max_rows=4,
+    batched=True,
+)
+SAME = validator(TensorSpec("pixels", "BYTES", (-1,), alternative=TENSOR), max_rows=4, batched=True)
+
+
+def file(name: str, rows: int = 1) -> RawTensor:
+    array = np.full(rows, b"f", np.object_)
+    return RawTensor(name, "BYTES", (rows,), encode_bytes(array))
+
+
+@pytest.mark.parametrize(("checks", "name"), [(NAMED, "file"), (SAME, "pixels")])
+def test_either_form(checks: Validator, name: str) -> None:
+    arrays, rows = checks.inputs([file(name, 3)])
+    assert (list(arrays), rows) == ([name], 3)
+    arrays, rows = checks.inputs([zeros("pixels", "UINT8", 2, 2)])
+    assert (list(arrays), arrays["pixels"].shape, rows) == (["pixels"], (2, 2), 2)
+
+
+@pytest.mark.parametrize(
+    ("checks", "raws", "says"),
+    [
+        (NAMED, [file("file"), zeros("pixels", "UINT8", 1, 2)], "stand for one another"),
+        (SAME, [file("pixels"), zeros("pixels", "UINT8", 1, 2)], "already exists"),
+        (NAMED, [file("key")], "missing required input(s) ['file']"),
+        (NAMED, [zeros("pixels", "FP32", 1, 2)], "expects 'UINT8'"),
+        (SAME, [zeros("pixels", "FP32", 1, 2)], "expects 'BYTES'"),
+        (NAMED, [zeros("pixels", "UINT8", 1, 3)], "Expected [-1,2], got [1,3]"),
+        (NAMED, [zeros("pixels", "UINT8", 5, 2)], "batch-size must be <= 4"),
+        (NAMED, [zeros("pixels", "UINT8", 2, 2), file("key", 3)], "does not match other inputs"),
+        (NAMED, [zeros("file", "UINT8", 1, 2)], "expects 'BYTES'"),
+    ],
+)
+def test_forms_that_do_not_fit(checks: Validator, raws: list[RawTensor], says: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        checks.inputs(raws)
+    assert says in caught.value.message
