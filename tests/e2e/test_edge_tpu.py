@@ -82,7 +82,9 @@ def test_what_cannot_be_loaded_says_why(server: ServerProcess) -> None:
 
 def test_the_log_warns_of_what_runs_on_the_cpu(server: ServerProcess) -> None:
     def lines(name: str) -> list[tuple[str, str]]:
-        return [(m["severity"].lower(), m["message"]) for m in server.lines if m.get("model") == name]
+        return [
+            (m["severity"].lower(), m["message"]) for m in server.lines if m.get("model") == name
+        ]
 
     assert ("info", "nodes by where they run") in lines("two_devices")
     (twin,) = [message for level, message in lines("fallback") if level == "warning"]
