@@ -176,7 +176,8 @@ class Session(Protocol):
     """One loaded version: what the author of a runtime writes. Thread-safe.
 
     It may have ``instances``, how many runs can go on at once where that is not what the artifact
-    asked for, and ``nodes``, see ``ModelMetadata``.
+    asked for, ``max_rows``, the rows that a batch can have at most, and ``nodes``, see
+    ``ModelMetadata``.
     """
 
     @property

@@ -12,10 +12,10 @@ from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, NotF
 from crossfade.runtimes.core.model import Signature, Tensors
 from crossfade.runtimes.litert import failure
 from crossfade.runtimes.litert.interpreter import Details, Instance
-from crossfade.runtimes.litert.pool import Pool
 from crossfade.runtimes.litert.quantization import Parameters, dequantize, quantize
 from crossfade.runtimes.litert.signature import quantized
 from crossfade.runtimes.memory import give_back
+from crossfade.runtimes.pool import Pool
 
 _log = logging.getLogger(__name__)
 

@@ -85,7 +85,13 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             )
         session = declare(loaded, config)
         metadata = _metadata(model, version, folder, platform, session)
-        metadata = dataclasses.replace(metadata, nodes=getattr(loaded, "nodes", {}))
+        metadata = dataclasses.replace(
+            metadata,
+            nodes=getattr(loaded, "nodes", {}),
+            max_batch_size=min(
+                metadata.max_batch_size, getattr(loaded, "max_rows", metadata.max_batch_size)
+            ),
+        )
         statistics = Statistics()
         leaf = Leaf(session, metadata)
         scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)

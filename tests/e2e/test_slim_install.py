@@ -28,7 +28,7 @@ FORBIDDEN = ("tensorflow", "torch", "onnxruntime", "onnx", "pandas", "jax", "cro
 
 def pip(*arguments: str | Path, python: Path) -> str:
     """Runs pip; skips where it reaches no index."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [python, "-I", "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     said = done.stdout + done.stderr
     if re.search(r"Failed to establish a new connection|Temporary failure in name|timed out", said):
@@ -74,7 +74,7 @@ def flowers(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(python: Path, flowers: Path) -> Iterator[ServerProcess]:
-    command = (str(python), "-P", *SERVE[1:])
+    command = (str(python), "-I", *SERVE[1:])
     found = ServerProcess("--model-repository", str(flowers), command=command)
     yield found
     assert found.stop() == 0
