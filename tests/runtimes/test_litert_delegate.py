@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
@@ -268,6 +268,7 @@ def test_names_are_not_guessed(tmp_path: Path) -> None:
     assert files.compiled(tmp_path / "b_edgetpu.tflite").name == "b_edgetpu.tflite"
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_nodes_are_counted_whatever_parts_a_delegate_takes(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 12))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
@@ -144,6 +144,7 @@ def test_what_cannot_be_built_says_why(
     assert_clean(failed.value, tmp_path)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text("abc", min_size=1, max_size=2),

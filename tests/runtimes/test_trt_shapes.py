@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import InvalidArgument
@@ -21,6 +21,7 @@ def ranges(draw: st.DrawFn, rank: int) -> Range:
     return Range(tuple(low), tuple(best), tuple(high))
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 4), st.integers(1, 3))
 def test_the_profile_chosen_takes_the_shape_and_no_other_is_nearer(
     data: st.DataObject, count: int, rank: int
@@ -38,6 +39,7 @@ def test_the_profile_chosen_takes_the_shape_and_no_other_is_nearer(
     assert profiles[chosen]["x"].distance(shape) == nearest
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 3))
 def test_what_a_profile_was_tuned_for_is_taken_by_it(data: st.DataObject, rank: int) -> None:
     profile = {"x": data.draw(ranges(rank))}
@@ -61,6 +63,7 @@ def test_the_rank_counts() -> None:
         choose([{"x": Range((1,), (2,), (4,))}], {"x": (2, 2)})
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 3))
 def test_a_size_is_free_only_where_profiles_differ(data: st.DataObject, rank: int) -> None:
     profiles = [{"x": data.draw(ranges(rank))} for _ in range(2)]
@@ -78,6 +81,7 @@ def test_the_largest_batch_is_what_all_inputs_of_one_profile_take() -> None:
     assert max_rows([{"a": rows(8), "b": rows(4)}, {"a": rows(2), "b": rows(6)}]) == 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=4), st.sampled_from([1, 2, 4, 8]))
 def test_a_buffer_holds_its_tensor_and_is_aligned(shape: list[int], itemsize: int) -> None:
     exact = math.prod(shape) * itemsize
