@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress(f"installing {options.wheel.name} into {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [python, "-I", "-m", "pip", "install", "--quiet", "--no-compile"]
+    pip = [str(python), "-I", "-m", "pip", "install", "--quiet", "--no-compile"]
     pins = _ROOT / "requirements" / "constraints.txt"
-    subprocess.run([*pip, "-c", pins, f"{options.wheel}[tflite]"], check=True)
+    subprocess.run([*pip, "-c", str(pins), f"{options.wheel}[tflite]"], check=True)
     (packages,) = (folder / "lib").glob("python*/site-packages")
     whole = _measure(python, packages)
     for name in _UNUSED:
@@ -70,9 +70,11 @@ def _measure(python: Path, packages: Path) -> Mapping[str, object]:
 def _start(python: Path) -> tuple[float, float]:
     """Seconds from the start of a server to readiness, and what it then has resident, in MB."""
     ports = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
-    command = [python, "-I", "-m", "crossfade", "serve", "--log-format", "json", *ports]
+    command = [str(python), "-I", "-m", "crossfade", "serve", "--log-format", "json", *ports]
     started = time.monotonic()
-    server = subprocess.Popen([*command, "--model-dir", _MODEL], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [*command, "--model-dir", str(_MODEL)], stderr=subprocess.PIPE, text=True
+    )
     try:
         assert server.stderr is not None
         for line in server.stderr:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
-from crossfade.runtimes.core.model import Session
+from crossfade.runtimes.core.model import Artifact, Session
 from crossfade.runtimes.litert import edge_tpu as files
 from crossfade.runtimes.litert import placement
 
@@ -229,6 +230,9 @@ def test_segments_run_one_after_the_other_on_several_devices(
     assert session.nodes == {"delegate": 2, "cpu": 0}  # type: ignore[attr-defined]
     assert session.instances == 2  # type: ignore[attr-defined]
     assert answer(session) == [[46, 47, 48, 49]]  # 10 + 11 + 12 + 13
+    runtime, alone = registry.create("tflite"), compiled(tmp_path, "alone_edgetpu.tflite")
+    both, one = (runtime.estimate(Artifact(p, "model", 1)) for p in (path, alone))
+    assert both > one
     said = capfd.readouterr().err
     assert re.findall("ran on (.*)", said) == ["usb:0", "usb:1"]
     session.close()
