@@ -69,6 +69,12 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("litert", "tensorflow_lite"),
         "tflite",
     ),
+    "tensorrt_plan": Entry(
+        "crossfade.runtimes.trt.runtime:TensorRtRuntime",
+        ("model.plan", "*.plan"),
+        ("tensorrt",),
+        "tensorrt",
+    ),
     "fake": Entry("crossfade.runtimes.fake:FakeRuntime", ("fake.yaml",)),
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import edge_tpu as edge_tpu_delegate
 from tests import gpu
 
 ROOT = Path(__file__).parents[1]
@@ -26,9 +27,16 @@ DIGITS = ROOT / "examples" / "digits"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture: a test marked ``gpu`` needs one."""
-    if item.get_closest_marker("gpu") and (reason := gpu.why_not()):
-        pytest.skip(reason)
+    """Before any fixture: a test marked ``gpu`` or ``edgetpu`` needs one."""
+    for marker, why_not in (("gpu", gpu.why_not), ("edgetpu", edge_tpu_delegate.why_not)):
+        if item.get_closest_marker(marker) and (reason := why_not()):
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def edge_tpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of a delegate that claims nodes as the Edge TPU's does."""
+    return edge_tpu_delegate.build(tmp_path_factory.mktemp("delegate"))
 
 
 @pytest.fixture(scope="session")

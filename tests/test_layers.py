@@ -11,7 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
-    *("onnxruntime", "tensorflow", "ai_edge_litert", "torch", "sklearn", "onnx"),
+    *(
+        "onnxruntime",
+        "tensorflow",
+        "ai_edge_litert",
+        "torch",
+        "sklearn",
+        "onnx",
+        "tensorrt",
+        "cuda",
+    ),
     *("tritonclient", "fsspec", "PIL"),
 }
 

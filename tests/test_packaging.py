@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,9 +13,9 @@ import pytest
 import crossfade
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import MissingExtra
+from tests.wheel import FOLDERS, ROOT, build
+from tests.wheel import run as run_program
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = ("serving", "runtimes", "ensemble", "training", "deploy", "benchmarks")
 DATA = (".binpb", ".pyi", ".typed")
 
 
@@ -34,18 +32,7 @@ def sources() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: a build folder in the tree would bring back what was deleted."""
-    pytest.importorskip("build", reason="build is not installed (crossfade[dev])")
-    copy = tmp_path_factory.mktemp("wheel") / "tree"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for name in ("crossfade", *FOLDERS):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy.parent), cwd=copy)
-    (built,) = copy.parent.glob("*.whl")
-    return built
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +50,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str, cwd: Path, path: Path | None = None) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_program(sys.executable, *arguments, cwd=cwd, path=path)
 
 
 def test_every_module_and_every_data_file_is_inside(names: list[str]) -> None:

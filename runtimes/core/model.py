@@ -97,6 +97,7 @@ class ModelMetadata:
     Attributes:
         labels: class names by output name, in index order; outputs without labels are absent.
         max_batch_size: rows that one run may have; 0 where the model is not batched.
+        nodes: how many of the graph's nodes run where, as far as the runtime says.
     """
 
     name: str
@@ -105,6 +106,7 @@ class ModelMetadata:
     signatures: Mapping[str, Signature]
     labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=_nothing)
     max_batch_size: int = 0
+    nodes: Mapping[str, int] = dataclasses.field(default_factory=_nothing)
 
     @property
     def default_signature(self) -> str:
@@ -180,7 +182,12 @@ InferResult = InferResponse | CrossfadeError
 
 @runtime_checkable
 class Session(Protocol):
-    """One loaded version: what the author of a runtime writes. Thread-safe."""
+    """One loaded version: what the author of a runtime writes. Thread-safe.
+
+    It may have ``instances``, how many runs can go on at once where that is not what the artifact
+    asked for, ``max_rows``, the rows that a batch can have at most, and ``nodes``, see
+    ``ModelMetadata``.
+    """
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.reason import one_line
 
-_ENTRY: Final = "tflite_plugin_create_delegate"
+_ENTRIES: Final = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 
 
 def load(interpreter_module: Any, library: str, options: Mapping[str, str]) -> Any:
@@ -20,10 +20,13 @@ def load(interpreter_module: Any, library: str, options: Mapping[str, str]) -> A
     """
     # Asked first: load_delegate leaves a half-made object behind, whose __del__ fails.
     try:
-        found = hasattr(ctypes.CDLL(library), _ENTRY)
+        opened = ctypes.CDLL(library)
     except OSError as error:
-        raise LoadFailed(f"the delegate's library cannot be loaded: {one_line(error)}") from error
-    if not found:
+        raise LoadFailed(
+            f"the delegate's library cannot be loaded: {one_line(error)}; install it (the Edge "
+            "TPU's is the package libedgetpu1-std), or name it with the option 'delegate'"
+        ) from error
+    if not all(hasattr(opened, entry) for entry in _ENTRIES):
         raise LoadFailed("the option 'delegate' names a library that holds no TFLite delegate")
     try:
         return interpreter_module.load_delegate(library, dict(options))

@@ -29,8 +29,9 @@ def of_load(error: Exception, path: Path) -> LoadFailed:
     if found := _UNRESOLVED.search(text):
         if found[1] == "edgetpu-custom-op":
             return LoadFailed(
-                "the model is compiled for the Edge TPU: serve its CPU twin (the file it was "
-                "compiled from), or set the option 'delegate' to the Edge TPU's library"
+                "the model is compiled for the Edge TPU: name one with the option 'device' "
+                "('usb', 'pci:0'), or serve its CPU twin, the file it was compiled from, by "
+                "itself or with the option 'fallback: cpu'"
             )
         return LoadFailed(f"the model needs the custom op '{found[1]}', which LiteRT does not have")
     return LoadFailed(f"LiteRT cannot load the model: {one_line(error, path)}")

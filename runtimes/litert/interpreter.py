@@ -6,6 +6,7 @@ Resizing an input costs 6 µs where nothing changes and a new memory plan where 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,11 +110,22 @@ class NamedSignature(Call):
         return outputs
 
 
-Instance = Mapping[str, Call]
-Opener = Callable[[], Instance]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instance:
+    """One interpreter.
+
+    Attributes:
+        calls: its signatures by name.
+        again: opens another one of the same file in the same place.
+        nodes: how many nodes run where, if a delegate has its share.
+    """
+
+    calls: Mapping[str, Call]
+    again: Callable[[], Instance]
+    nodes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def calls(interpreter: Any) -> Instance:
+def calls(interpreter: Any) -> Mapping[str, Call]:
     """Returns an interpreter's signatures by name."""
     keys = interpreter.get_signature_list()
     if not keys:

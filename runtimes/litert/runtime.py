@@ -1,25 +1,25 @@
-"""The runtime of platform ``tflite`` and its session: a pool of interpreters."""
+"""The runtime of platform ``tflite``: opens interpreters, on the CPU or under a delegate."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, LoadFailed, NotFound
-from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensors
+from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.model import Artifact, Session
 from crossfade.runtimes.extras import require
-from crossfade.runtimes.litert import delegate, failure, rows
-from crossfade.runtimes.litert.interpreter import Details, Instance, Opener, calls
+from crossfade.runtimes.litert import delegate, edge_tpu, failure, placement, rows
+from crossfade.runtimes.litert.interpreter import Instance, calls
 from crossfade.runtimes.litert.options import LiteRtOptions
-from crossfade.runtimes.litert.pool import Pool
-from crossfade.runtimes.litert.quantization import Parameters, dequantize, quantize
-from crossfade.runtimes.litert.signature import quantized, read
-from crossfade.runtimes.memory import give_back
+from crossfade.runtimes.litert.pipeline import PipelinedSession
+from crossfade.runtimes.litert.session import LiteRtSession
+from crossfade.runtimes.litert.signature import read
 
 _log = logging.getLogger(__name__)
+# Where one interpreter runs: a delegate's options, or the CPU alone.
+Place = Mapping[str, str] | None
 
 
 class LiteRtRuntime:
@@ -28,13 +28,13 @@ class LiteRtRuntime:
     platform: ClassVar[str] = "tflite"
 
     def estimate(self, artifact: Artifact) -> int:
-        """The file once, and three times the file plus 8 MiB for each interpreter.
+        """The file, or all segments, once, and three times that and 8 MiB for each interpreter.
 
         Measured: an interpreter of a 3 MB INT8 model takes 6 to 9 MB (its repacked weights and
         its tensors); FP16 weights are unpacked to twice their size.
         """
         try:
-            size = artifact.path.stat().st_size
+            size = sum(path.stat().st_size for path in edge_tpu.segments(artifact.path))
         except OSError as error:
             raise LoadFailed(f"the model's file cannot be read: {error.strerror}") from error
         return size + artifact.instances * (3 * size + (8 << 20))
@@ -43,129 +43,103 @@ class LiteRtRuntime:
         """See ``Runtime.load``."""
         options = LiteRtOptions.read(artifact.options)
         litert = require("ai_edge_litert.interpreter", "tflite", "a TFLite model")
+        opener = _Opener(litert, options, artifact.name)
+        path = edge_tpu.compiled(artifact.path) if options.edge_tpus else artifact.path
+        try:
+            return opener.open(path, _places(options, artifact.instances))
+        except LoadFailed as error:
+            if options.fallback is None:
+                raise
+            twin = edge_tpu.twin(path, options.cpu_model)
+            _log.warning(
+                "the model does not start on its device: its twin runs on the CPU",
+                extra={"model": artifact.name, "file": twin.name, "reason": error.message},
+            )
+        return opener.open(twin, [None] * artifact.instances)
+
+
+def _places(options: LiteRtOptions, instances: int) -> Sequence[Place]:
+    """One interpreter a device, as it runs one thing at a time; elsewhere as many as asked for."""
+    if options.edge_tpus:
+        return [{**options.delegate_options, "device": device} for device in options.edge_tpus]
+    return [options.delegate_options if options.delegate else None] * instances
+
+
+class _Opener:
+    """Opens files as one model's options say."""
+
+    def __init__(self, litert: Any, options: LiteRtOptions, model: str) -> None:
+        self._litert = litert
+        self._options = options
+        self._model = model
+
+    def open(self, path: Path, places: Sequence[Place]) -> Session:
+        files = edge_tpu.segments(path)
+        if len(files) == 1:
+            return self._session(path, places)
+        opened: list[LiteRtSession] = []
+        try:
+            for number, file in enumerate(files):
+                opened.append(self._session(file, [places[number % len(places)]]))
+            return PipelinedSession(opened)
+        except BaseException:
+            for segment in opened:
+                segment.close()
+            raise
+
+    def _session(self, path: Path, places: Sequence[Place]) -> LiteRtSession:
         # Read, not mapped: one copy for all interpreters, and a file that is overwritten in place
         # while it is mapped would end the process with SIGBUS.
         try:
-            content = artifact.path.read_bytes()
+            content = path.read_bytes()
         except OSError as error:
             raise LoadFailed(f"the model's file cannot be read: {error.strerror}") from error
         if not content:
             raise LoadFailed("the model's file is empty")
-
-        def open_one() -> Instance:
-            delegates = (
-                [delegate.load(litert, options.delegate, options.delegate_options)]
-                if options.delegate
-                else None
-            )
-            try:
-                return calls(
-                    litert.Interpreter(
-                        model_content=content,
-                        num_threads=options.threads,
-                        experimental_delegates=delegates,
-                    )
-                )
-            except Exception as error:
-                raise failure.of_load(error, artifact.path) from error
-
-        first = open_one()
+        first = self._instance(content, path, places[0])
         # A delegate's device is not for trying things out.
         tried = {
-            name: rows.Trial(call.outputs())
-            if options.delegate
-            else rows.trial(call, options.resize_batch)
-            for name, call in first.items()
+            name: rows.trial(call, self._options.resize_batch)
+            if places[0] is None
+            else rows.Trial(call.outputs())
+            for name, call in first.calls.items()
         }
-        signatures = {n: read(call, tried[n], options.dequantize) for n, call in first.items()}
+        signatures = {
+            name: read(call, tried[name], self._options.dequantize)
+            for name, call in first.calls.items()
+        }
         steady = all(found.steady for found in tried.values())
         if not steady:
             _log.warning(
                 "model %s answers the same input differently each time: it keeps state between "
                 "requests, whoever sends them, or draws random numbers",
-                artifact.name,
+                self._model,
             )
-        if not steady or any(call.broken for call in first.values()):
-            first = open_one()
-        pool = Pool([first, *(open_one() for _ in range(artifact.instances - 1))])
-        return LiteRtSession(open_one, pool, signatures, options.dequantize)
+        if not steady or any(call.broken for call in first.calls.values()):
+            first = first.again()
+        others = [self._instance(content, path, place) for place in places[1:]]
+        if first.nodes:
+            placement.report(
+                first.nodes, self._model, [(p or {}).get("device", "") for p in places]
+            )
+        return LiteRtSession([first, *others], signatures, self._options.dequantize)
 
-
-class LiteRtSession:
-    """Interpreters of one model, each used by one thread at a time; others wait their turn.
-
-    Attributes:
-        quantization: scale and zero point of the quantised inputs and outputs by name, so that
-            a caller can turn stored values into real ones.
-    """
-
-    def __init__(
-        self,
-        open_one: Opener,
-        pool: Pool[Instance],
-        signatures: Mapping[str, Signature],
-        real: bool,
-    ) -> None:
-        self.signatures = signatures
-        self._open_one = open_one
-        self._pool = pool
-        self._specs = {
-            name: {spec.name: spec for spec in signature.inputs}
-            for name, signature in signatures.items()
-        }
-        first = pool.take()
-        ins = {name: _quantized_among(call.inputs) for name, call in first.items()}
-        outs = {name: _quantized_among(call.outputs()) for name, call in first.items()}
-        self.quantization: Mapping[str, Parameters] = {
-            name: parameters
-            for found in (*ins.values(), *outs.values())
-            for name, (parameters, _) in found.items()
-        }
-        pool.give(first)
-        self._to_stored = ins if real else {name: {} for name in first}
-        self._to_real = outs if real else {name: {} for name in first}
-
-    def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
-        """See ``Session.run``."""
-        if signature not in self.signatures:
-            raise NotFound(f"no signature '{signature}'; there is {', '.join(self.signatures)}")
-        stored = dict(inputs)
-        for name, (parameters, dtype) in self._to_stored[signature].items():
-            if name in stored:
-                stored[name] = quantize(name, stored[name], parameters, dtype)
-        instance = self._pool.take()
-        call = instance[signature]
+    def _instance(self, content: bytes, path: Path, place: Place) -> Instance:
+        delegates = None
+        if place is not None:
+            library = self._options.delegate or edge_tpu.LIBRARY
+            delegates = [delegate.load(self._litert, library, place)]
+        nodes = {}
         try:
-            results = dict(call(stored, self._specs[signature]))
-        except CrossfadeError:
-            raise
+            interpreter = self._litert.Interpreter(
+                model_content=content,
+                num_threads=self._options.threads,
+                experimental_delegates=delegates,
+            )
+            if delegates:
+                outputs = [details["index"] for details in interpreter.get_output_details()]
+                nodes = placement.count(interpreter._get_ops_details(), outputs)
+            found = calls(interpreter)
         except Exception as error:
-            raise failure.of_run(error) from error
-        finally:
-            self._pool.give(self._replacement(instance) if call.broken else instance)
-        for name, (parameters, _) in self._to_real[signature].items():
-            results[name] = dequantize(results[name], parameters)
-        try:
-            return {name: results[name] for name in outputs or results}
-        except KeyError as error:
-            raise InvalidArgument(f"the model has no output {error}") from None
-
-    def _replacement(self, broken: Instance) -> Instance:
-        try:
-            return self._open_one()
-        except Exception:
-            _log.exception("an interpreter that failed while resizing cannot be replaced")
-            return broken
-
-    def close(self) -> None:
-        """See ``Session.close``."""
-        del self._pool, self._open_one
-        give_back()
-
-
-def _quantized_among(details: Details) -> dict[str, tuple[Parameters, np.dtype[Any]]]:
-    return {
-        name: (parameters, np.dtype(d["dtype"]))
-        for name, d in details.items()
-        if (parameters := quantized(d))
-    }
+            raise failure.of_load(error, path) from error
+        return Instance(found, lambda: self._instance(content, path, place), nodes)

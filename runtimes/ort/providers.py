@@ -80,16 +80,17 @@ def check(wanted: Sequence[Provider], used: Sequence[str]) -> None:
         )
 
 
-def report(chosen: Sequence[Provider], session: Any, model: str) -> None:
-    """Logs how many nodes each provider took; warns if the best one took none."""
+def report(chosen: Sequence[Provider], session: Any, model: str) -> dict[str, int]:
+    """Returns and logs how many nodes each provider took; warns if the best one took none."""
     record = getattr(session, "get_provider_graph_assignment_info", None)  # since 1.24
     if record is None or {name for name, _ in chosen} == {CPU}:
-        return
+        return {}
     nodes: collections.Counter[str] = collections.Counter()
     for part in record():
         nodes[part.ep_name] += len(part.get_nodes())
     level = logging.INFO if nodes[chosen[0][0]] else logging.WARNING
     _log.log(level, "nodes by execution provider", extra={"model": model, "nodes": dict(nodes)})
+    return dict(nodes)
 
 
 def _full_name(name: str, there: Sequence[str]) -> str:

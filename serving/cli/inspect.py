@@ -89,6 +89,7 @@ def _report(model: ModelFiles, number: int, platform: str, path: Path) -> dict[s
         "needs": f"crossfade[{extra}]" if extra else "crossfade",
         "labels": labels,
         "signatures": {},
+        "nodes": {},
         "memory_bytes_at_most": None,
         "error": None,
     }
@@ -101,6 +102,7 @@ def _report(model: ModelFiles, number: int, platform: str, path: Path) -> dict[s
         report["error"] = error.message
         return report
     report["signatures"] = {n: _signature(s) for n, s in session.signatures.items()}
+    report["nodes"] = dict(getattr(session, "nodes", {}))
     session.close()
     return report
 
@@ -147,6 +149,9 @@ def _text(report: Mapping[str, Any]) -> str:
     ]
     if labels:
         lines.append(f"  labels     {len(labels)}: {shown}")
+    if report["nodes"]:
+        counts = ", ".join(f"{count} on {where}" for where, count in report["nodes"].items())
+        lines.append(f"  nodes      {counts}")
     for name, signature in report["signatures"].items():
         batch = "batched" if signature["batched"] else "one request a run"
         lines.append(f"  signature  {name} ({batch})")

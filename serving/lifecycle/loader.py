@@ -79,6 +79,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     instances = config.instances or len(os.sched_getaffinity(0))
     artifact = Artifact(path, model.name, version.version, instances, config.options)
     loaded = registry.create(platform).load(artifact)
+    instances = getattr(loaded, "instances", instances)
     try:
         if config.decoupled and not isinstance(loaded, StreamingSession):
             raise LoadFailed(
@@ -86,6 +87,13 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             )
         session = declare(loaded, config)
         metadata = _metadata(model, version, folder, platform, session)
+        metadata = dataclasses.replace(
+            metadata,
+            nodes=getattr(loaded, "nodes", {}),
+            max_batch_size=min(
+                metadata.max_batch_size, getattr(loaded, "max_rows", metadata.max_batch_size)
+            ),
+        )
         statistics = Statistics()
         leaf = Leaf(session, metadata)
         scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)

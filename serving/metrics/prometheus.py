@@ -107,6 +107,7 @@ class Exposition:
         yield from _requests(served)
         yield from _latency(served)
         yield from _batches(served)
+        yield _nodes(served)
         yield from _triton(served)
         yield _tensorflow(served)
         yield from self._others()
@@ -174,6 +175,16 @@ def _batches(served: list[Observed]) -> Iterator[Metric]:
         for reason, count in sorted(counts.closed.items()):
             closed.add_metric([*labels, reason], count)
     yield from (runs, seconds, closed)
+
+
+def _nodes(served: list[Observed]) -> Metric:
+    nodes = GaugeMetricFamily(
+        "crossfade_nodes", "Nodes of the graph, by where they run", labels=(*_MODEL, "placed")
+    )
+    for one in served:
+        for placed, count in one.metadata.nodes.items():
+            nodes.add_metric([*_labels(one), placed], count)
+    return nodes
 
 
 def _triton(served: list[Observed]) -> Iterator[Metric]:

@@ -15,6 +15,10 @@ import pytest
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.model import Artifact, Runtime, Session, Tensors
+from crossfade.runtimes.trt.libraries import Libraries
+from crossfade.runtimes.trt.runtime import TensorRtRuntime
+from tests.runtimes import fake_tensorrt
+from tests.runtimes.fake_cuda import FakeCuda
 
 Rows = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
 
@@ -138,6 +142,12 @@ def _example() -> Runtime:
     return runtime
 
 
+def _tensorrt() -> Runtime:
+    """The runtime on a TensorRT and a CUDA that are made here; test_trt.py has a real engine."""
+    cuda = FakeCuda()
+    return TensorRtRuntime(lambda: Libraries(fake_tensorrt.FakeTensorRt(cuda), cuda))
+
+
 _onnx = functools.partial(
     Case,
     platform="onnxruntime_onnx",
@@ -162,6 +172,17 @@ _saved = functools.partial(
 _T = "model.tflite"
 
 CASES = [
+    Case(
+        name="tensorrt",
+        platform="tensorrt_plan",
+        needs="numpy",
+        build=lambda folder: (folder / "model.plan").write_bytes(fake_tensorrt.plan()),
+        opens="model.plan",
+        damages="model.plan",
+        inputs=floats,
+        answer=affine,
+        runtime=_tensorrt,
+    ),
     _onnx(
         name="onnx",
         build=_write("model.onnx", "affine"),

@@ -162,7 +162,7 @@ def test_dequantised_tensors_are_real_numbers(loads: Loads) -> None:
 @pytest.mark.parametrize(
     ("op", "says"),
     [
-        ("edgetpu-custom-op", "compiled for the Edge TPU.*CPU twin.*'delegate'"),
+        ("edgetpu-custom-op", "compiled for the Edge TPU.*'device'.*CPU twin.*'fallback: cpu'"),
         ("FlexErf", r"select TensorFlow ops \(FlexErf\)"),
         ("MyOp", "the custom op 'MyOp'"),
     ],

@@ -189,6 +189,20 @@ def custom(name: str) -> Graph:
     return Graph([T("x", [1, 3]), T("y", [1, 3])], [Op(name, [0], [1])], [0], [1])
 
 
+def edge_tpu(x: str = "x", y: str = "y", then_on_cpu: bool = False) -> Graph:
+    """y = the Edge TPU's op of x, uint8 [1, 4], and then perhaps a reshape, which the CPU does."""
+    shape = [1, 4]
+    made = "compiled" if then_on_cpu else y
+    tensors = [T(x, shape, UINT8), T(made, shape, UINT8)]
+    ops = [Op("edgetpu-custom-op", [0], [1])]
+    if then_on_cpu:
+        options = schema.ReshapeOptionsT()
+        options.newShape = shape
+        tensors += [T("shape", [2], INT32, data=np.array(shape, np.int32)), T(y, shape, UINT8)]
+        ops.append(Op(Ops.RESHAPE, [1, 2], [3], (schema.BuiltinOptions.ReshapeOptions, options)))
+    return Graph(tensors, ops, [0], [len(tensors) - 1])
+
+
 def gather(rows: int) -> Graph:
     """y = table[x], x INT32 [1, 2]: an index too large fails the run."""
     table = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)

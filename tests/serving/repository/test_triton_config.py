@@ -221,7 +221,7 @@ def test_every_dtype_of_ours_can_be_written() -> None:
             "starts from a file",
         ),
         ('backend: "python"', "unknown platform 'python'; this server has onnxruntime_onnx"),
-        ('platform: "tensorrt_plan"', "unknown platform 'tensorrt_plan'"),
+        ('platform: "caffe2_netdef"', "unknown platform 'caffe2_netdef'"),
         ("max_batch_size: -1", "'max_batch_size': "),
         ('input { name: "x" dims: -2 }', "inputs.0.dims"),
         ('default_model_filename: "../x"', "'default_filename': must be a file name"),
