@@ -15,6 +15,7 @@ from crossfade.runtimes.core.model import (
     Session,
     Timings,
 )
+from crossfade.runtimes.deadline import DEADLINE_S
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +33,15 @@ class Leaf:
 
     def _one(self, request: InferRequest) -> InferResult:
         began_ns = time.perf_counter_ns()
+        outer = DEADLINE_S.set(request.deadline_s)
         try:
             outputs = self._session.run(request.inputs, request.signature, request.outputs)
         except CrossfadeError as error:
             return error
         except Exception as error:
             return Internal.hide(error, _log, f"model {self.metadata.name}")
+        finally:
+            DEADLINE_S.reset(outer)
         infer_ns = time.perf_counter_ns() - began_ns
         return InferResponse(outputs, self.metadata, Timings(0, infer_ns, request.rows))
 

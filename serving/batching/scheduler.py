@@ -53,6 +53,7 @@ class Scheduled:
         instances: runs that may go on at the same time.
         max_rows: rows that requests may be stacked to; 1 switches stacking off.
         max_delay_s: how long the first request may wait for others to join it.
+        indirect: a run waits for somebody else, and may take long however quick the last one was.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Scheduled:
         queue: Queue,
         max_rows: int = 1,
         max_delay_s: float = 0.0,
+        indirect: bool = False,
     ) -> None:
         self._inner = inner
         self.metadata: ModelMetadata = inner.metadata
@@ -72,6 +74,7 @@ class Scheduled:
         self._statistics = statistics
         self._queue = queue
         self.instances = instances
+        self._indirect = indirect
         self._free = instances
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -90,7 +93,9 @@ class Scheduled:
     @property
     def is_quick(self) -> bool:
         """Whether a request would now be run at once, and be over in a moment."""
-        return 0 < self._run_s < _QUICK_S and self._free > 0 and not self.max_delay_s
+        if self._indirect or self.max_delay_s:
+            return False
+        return 0 < self._run_s < _QUICK_S and self._free > 0
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``; refuses with ResourceExhausted what the queue cannot hold."""

@@ -42,13 +42,18 @@ def first_batch(line: Sequence[tuple[Key | None, int]], max_rows: int) -> list[i
 
 
 def stack(requests: Sequence[InferRequest]) -> InferRequest:
-    """Makes one request of several with equal keys; rows keep the order of the requests."""
+    """Makes one request of several with equal keys; rows keep the order of the requests.
+
+    It is wanted until the last of them is no longer wanted.
+    """
     first = requests[0]
+    deadlines_s = [r.deadline_s for r in requests if r.deadline_s is not None]
     inputs = {name: np.concatenate([r.inputs[name] for r in requests]) for name in first.inputs}
     return InferRequest(
         inputs,
         first.signature,
         first.outputs,
+        max(deadlines_s) if len(deadlines_s) == len(requests) else None,
         rows=sum(request.rows for request in requests),
     )
 

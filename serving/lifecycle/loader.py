@@ -42,6 +42,8 @@ _DERIVED_MAX_BATCH = 4096
 _MAX_REASON = 800
 # Rows that ``auto`` tries at most.
 _AUTO_MAX_ROWS = 64
+# Runs of a model that runs somewhere else: they wait, and take no core.
+_INDIRECT_RUNS = 64
 
 
 def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
@@ -74,7 +76,9 @@ def _presentable(reason: str) -> str:
 def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     config = model.config
     platform, path = find_artifact(config, folder)
-    instances = config.instances or len(os.sched_getaffinity(0))
+    indirect = registry.is_indirect(platform)
+    cores = len(os.sched_getaffinity(0))
+    instances = config.instances or (_INDIRECT_RUNS if indirect else cores)
     artifact = Artifact(path, model.name, version.version, instances, config.options)
     loaded = registry.create(platform).load(artifact)
     try:
@@ -86,14 +90,18 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
         metadata = _metadata(model, version, folder, platform, session)
         statistics = Statistics()
         leaf = Leaf(session, metadata)
-        scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
+        scheduled = Scheduled(
+            leaf, statistics, instances=instances, queue=config.queue, indirect=indirect
+        )
         if config.decoupled:
             assert isinstance(session, StreamingSession)
             decoupled = Decoupled(session, metadata, statistics)
             measured = Measured(decoupled, statistics)
             return Served(measured, statistics, config, scheduled, decoupled)
-        _warm_up(leaf, config.warmup)
-        _set_batching(scheduled, leaf, config)
+        if config.warmup or not indirect:
+            _warm_up(leaf, config.warmup)
+        if config.batching or not indirect:
+            _set_batching(scheduled, leaf, config)
         model_inside: Model = scheduled
         if config.sequence is not None:
             model_inside = Sequenced(scheduled, config.sequence)
@@ -124,6 +132,8 @@ def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
         raise LoadFailed(f"no platform is known to open '{name}'; set platform")
     wanted = registry.resolve(config.platform) if config.platform else None
     found = registry.detect(folder, wanted)
+    if found is None and wanted and registry.is_indirect(wanted):
+        return wanted, folder
     if found is None:
         entries = registry.entries()
         patterns = (

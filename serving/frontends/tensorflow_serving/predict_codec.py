@@ -77,14 +77,20 @@ def _cut(view: memoryview) -> PredictMessage:
     inputs: dict[str, tuple[str, Any, Cut]] = {}
     for tag, at, start, end in walk(view, _MAX_INPUTS):
         if tag == _INPUT:
-            name, tensor, cut = _entry(view[start:end])
+            name, tensor, cut = entry(view[start:end])
             inputs[name] = (name, tensor, cut)
         else:
             rest.append(view[at:end])
     return PredictMessage(parse(wire.PredictRequest, b"".join(rest)), list(inputs.values()))
 
 
-def _entry(view: memoryview) -> tuple[str, Any, Cut]:
+def entry(view: memoryview) -> tuple[str, Any, Cut]:
+    """Parses an entry of ``inputs``: its name, the tensor, and what was cut out of it.
+
+    Raises:
+        InvalidArgument: these bytes are none.
+        IndexError: they are not of the form that serialisers write.
+    """
     key = value = memoryview(b"")
     for tag, _, start, end in walk(view, _MAX_FIELDS):
         if tag == _KEY:
