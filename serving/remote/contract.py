@@ -101,6 +101,7 @@ def reading(what: str) -> Iterator[None]:
         TypeError,
         ValueError,
         OverflowError,
+        AttributeError,
     ) as error:
         raise garbage(f"{what} cannot be read: {error}") from error
 

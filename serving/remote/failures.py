@@ -21,14 +21,15 @@ from crossfade.runtimes.core.errors import (
 from crossfade.runtimes.reason import one_line
 from crossfade.serving.remote.breaker import Verdict
 
-# URLs; IPv4 and bracketed IPv6 addresses and names, each with its port.
+_MOST_SAID: Final = 2000
+# URLs; IPv4 and IPv6 addresses and names, with their ports. None takes more than linear time.
 _ADDRESSES: Final = (
-    re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\",;)]+", re.IGNORECASE),
+    re.compile(r"(?<![\w+.-])[a-z][a-z0-9+.-]*://[^\s'\",;)]+", re.IGNORECASE),
     re.compile(r"\b(?:ipv4|ipv6|dns|unix):[^\s'\",;)]+", re.IGNORECASE),
     re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"),
-    re.compile(r"\[[0-9a-fA-F:.%]+\](?::\d+)?"),
+    re.compile(r"\[(?=[^\]:]{0,4}:[^\]:]{0,4}:)[0-9a-fA-F:.]+(?:%\w+)?\](?::\d+)?"),
     re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])"),
-    re.compile(r"\b[A-Za-z0-9](?:[A-Za-z0-9-]*\.)*[A-Za-z0-9-]+:\d{2,5}\b"),
+    re.compile(r"(?<![\w.-])[A-Za-z0-9][A-Za-z0-9.-]*:\d{2,5}\b"),
 )
 
 
@@ -84,6 +85,7 @@ def too_late() -> FarError:
 
 def cleaned(text: str) -> str:
     """What the other server said, fit for a client: one line, no address, no path."""
+    text = text[:_MOST_SAID]
     for pattern in _ADDRESSES:
         text = pattern.sub("(address)", text)
     return one_line(text)

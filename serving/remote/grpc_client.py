@@ -21,7 +21,7 @@ _OURS: Final = {
     grpc.StatusCode.UNKNOWN: Code.INTERNAL,
     grpc.StatusCode.DATA_LOSS: Code.INTERNAL,
 }
-_TOO_LARGE: Final = ("Received message larger than max", "CLIENT: Received message larger")
+_TOO_LARGE: Final = "CLIENT: Received message larger than max"
 # How soon a server that comes back is found again.
 _RECONNECT_MS: Final = (("initial", 100), ("min", 1000), ("max", 1000))
 
@@ -95,6 +95,6 @@ def _ours(error: Any) -> FarError:
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return unreachable(text)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and text.startswith(_TOO_LARGE):
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return garbage(text)
     return FarError(_OURS.get(code) or Code(code.name), text)

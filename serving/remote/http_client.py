@@ -224,6 +224,8 @@ class _Connection:
                 headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
                 if headers.get("content-encoding", "identity") != "identity":
                     raise garbage("compressed, which was not asked for")
+                if int(headers.get("content-length", 0)) > max_bytes:  # h11 sees that it is one
+                    raise garbage(f"more than {max_bytes} bytes")
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 pieces += 1
