@@ -37,7 +37,8 @@ def _context(tls: Tls, folder: Path) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=folder / tls.ca_file if tls.ca_file else None)
         if tls.cert_file and tls.key_file:
-            context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file)
+            # An encrypted key would make OpenSSL ask on the terminal.
+            context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "no PEM"
         raise LoadFailed(f"option 'tls': a file cannot be used: {reason}") from error
