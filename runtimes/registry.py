@@ -72,6 +72,12 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("litert", "tensorflow_lite"),
         "tflite",
     ),
+    "torch": Entry(
+        "crossfade.runtimes.exported_program.runtime:ExportedProgramRuntime",
+        ("model.pt2", "*.pt2", "model.pt", "*.pt"),  # the last two are refused, and told why
+        ("pytorch_libtorch", "pytorch"),
+        "torch",
+    ),
     "remote": Entry(
         "crossfade.serving.remote.runtime:RemoteRuntime", ("remote.yaml",), indirect=True
     ),

@@ -115,6 +115,15 @@ def _save(builder: str, *arguments: object) -> Callable[[Path], object]:
     return build
 
 
+def _export(builder: str, *arguments: object) -> Callable[[Path], object]:
+    def build(folder: Path) -> None:
+        from tests.runtimes import exported_programs
+
+        getattr(exported_programs, builder)(folder, *arguments)
+
+    return build
+
+
 _FAKE = """
 behaviour: echo
 inputs: [{name: x, dtype: FP32, shape: [-1, 3]}]
@@ -159,6 +168,9 @@ _saved = functools.partial(
     opens=".",
     damages="saved_model.pb",
 )
+_torch = functools.partial(
+    Case, platform="torch", needs="torch", opens="model.pt2", damages="model.pt2"
+)
 _T = "model.tflite"
 
 CASES = [
@@ -198,6 +210,14 @@ CASES = [
         heavy=_save("heavy", 16),
     ),
     _saved(name="savedmodel-bytes", build=_save("strings"), inputs=words, answer=_upper),
+    _torch(
+        name="torch",
+        build=_export("affine"),
+        inputs=floats,
+        answer=affine,
+        heavy=_export("heavy", 16),
+    ),
+    _torch(name="torch-bf16", build=_export("halves"), inputs=_halves, answer=_affine_halves),
     Case(
         name="custom-runtime",
         platform="linear_npz",
