@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 
 from crossfade.runtimes.core.errors import LoadFailed, escape
 from crossfade.runtimes.exported_program.expressions import is_harmless
+from crossfade.runtimes.reason import one_line
 
 _HOW: Final = "save it with torch.export.save(torch.export.export(model.eval(), inputs), file)"
 _ENTRIES: Final = re.compile(
@@ -93,8 +94,9 @@ def _check(archive: zipfile.ZipFile, path: Path, torch: Any) -> None:
     _check_sample(archive, f"{root}/data/sample_inputs/model.pt", path, torch)
     for where, text in _texts(_json(archive, f"{root}/models/model.json")):
         if not _is_fine(where, text):
+            shown = one_line(escape(text))
             raise LoadFailed(
-                f"{path.name} has '{escape(text)}' as {where}, which no tensor program needs"
+                f"{path.name} has '{shown}' as {where}, which no tensor program needs"
             )
 
 

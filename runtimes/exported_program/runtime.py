@@ -128,7 +128,7 @@ class ExportedProgramSession:
     def _array(self, tensor: Any) -> Tensor:
         if tensor.untyped_storage().data_ptr() in self._kept:  # a weight that is given away
             tensor = tensor.clone()
-        tensor = tensor.contiguous()
+        tensor = tensor.detach().contiguous()
         if tensor.dtype == self._torch.bfloat16:
             array: Tensor = tensor.view(self._torch.int16).numpy().view(_BF16)
             return array

@@ -65,6 +65,7 @@ def bind(program: Any, output_names: Sequence[str]) -> Bound:
             continue
         inputs.append(_spec(given.arg.name, values.get(given.arg.name), firsts))
         leaves.append((given.arg.name, None))
+    _check_stateless(program)
     outputs = _outputs(program, values, output_names, firsts)
     specs = [spec for _, spec in outputs if spec is not None]
     if not inputs or not specs:
@@ -81,10 +82,7 @@ def _outputs(
     found: list[tuple[str, Any]] = []
     for given in program.graph_signature.output_specs:
         if given.kind.name == "BUFFER_MUTATION":
-            raise LoadFailed(
-                f"the program changes its own buffer '{given.target}' with every run: export the"
-                " model in eval mode, and give its state in and out as tensors"
-            )
+            raise _keeps_a_state(given.target)
         if given.kind.name == "USER_OUTPUT":
             found.append((getattr(given.arg, "name", ""), given.arg))
     tree = program.call_spec.out_spec
@@ -106,6 +104,37 @@ def _outputs(
         else (name, None)
         for name, (graph, arg) in zip(names, found, strict=True)
     ]
+
+
+def _check_stateless(program: Any) -> None:
+    """Refuses a program that writes into its own buffers, by itself or through a view of one."""
+    signature = program.graph_signature
+    own = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                root = _root(value)
+                if root in own:
+                    raise _keeps_a_state(own[root])
+
+
+def _root(node: Any) -> str:
+    """The name of what a node is a view of, or of the node itself."""
+    while node.args and (schema := getattr(node.target, "_schema", None)) is not None:
+        if not any(returned.alias_info is not None for returned in schema.returns):
+            break
+        node = node.args[0]
+    return str(node.name)
+
+
+def _keeps_a_state(buffer: str) -> LoadFailed:
+    return LoadFailed(
+        f"the program changes its own buffer '{buffer}' with every run: export the model in eval"
+        " mode, and give its state in and out as tensors"
+    )
 
 
 def _spec(name: str, value: Any, firsts: set[str]) -> TensorSpec:
