@@ -78,6 +78,7 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("pytorch_libtorch", "pytorch"),
         "torch",
     ),
+    "python": Entry("crossfade.runtimes.python_model.runtime:PythonRuntime", ("model.py",)),
     "remote": Entry(
         "crossfade.serving.remote.runtime:RemoteRuntime", ("remote.yaml",), indirect=True
     ),

@@ -95,9 +95,7 @@ def _check(archive: zipfile.ZipFile, path: Path, torch: Any) -> None:
     for where, text in _texts(_json(archive, f"{root}/models/model.json")):
         if not _is_fine(where, text):
             shown = one_line(escape(text))
-            raise LoadFailed(
-                f"{path.name} has '{shown}' as {where}, which no tensor program needs"
-            )
+            raise LoadFailed(f"{path.name} has '{shown}' as {where}, which no tensor program needs")
 
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:

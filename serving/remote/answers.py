@@ -26,11 +26,11 @@ def tensors(ask: Ask, raws: Sequence[RawTensor]) -> Tensors:
     missing = [name for name in ask.outputs if name not in found]
     if missing:
         raise InvalidArgument(f"output '{missing[0]}' is missing")
-    rows = len(next(iter(ask.inputs.values()))) if ask.signature.batched else None
+    rows = next((given.shape[:1] for given in ask.inputs.values()), ())
     arrays = {name: _array(found[name], specs[name]) for name in ask.outputs}
     for name, array in arrays.items():
-        if rows is not None and len(array) != rows:
-            raise InvalidArgument(f"output '{name}' has {len(array)} rows for {rows}")
+        if ask.signature.batched and array.shape[:1] != rows:
+            raise InvalidArgument(f"output '{name}' has shape {array.shape} for {rows} rows")
     return arrays
 
 
