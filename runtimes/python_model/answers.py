@@ -35,8 +35,9 @@ def checked(
             raise Internal(f"the model's code did not return the output '{name}'")
         array = _array(returned[name], specs[name])
         if signature.batched and array.shape[:1] != rows:
+            sent = max(rows, default=0)
             raise Internal(
-                f"the model's code returned {len(array)} rows of '{name}' for {rows[0] if rows else 'no'} rows"
+                f"the model's code returned {len(array)} rows of '{name}' for {sent} rows"
             )
         shared = any(np.may_share_memory(array, given) for given in inputs.values())
         found[name] = array if array.flags.writeable and not shared else array.copy()
