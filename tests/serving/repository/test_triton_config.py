@@ -220,7 +220,7 @@ def test_every_dtype_of_ours_can_be_written() -> None:
             " initial_state { data_file: 'x' } } }",
             "starts from a file",
         ),
-        ('backend: "python"', "Triton's Python backend is not here; rewrite model.py"),
+        ('backend: "python"', "Triton's Python backend is not supported; rewrite model.py"),
         ('platform: "tensorrt_plan"', "unknown platform 'tensorrt_plan'"),
         ("max_batch_size: -1", "'max_batch_size': "),
         ('input { name: "x" dims: -2 }', "inputs.0.dims"),
