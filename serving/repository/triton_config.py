@@ -66,8 +66,8 @@ def _values(message: Any, file: str) -> dict[str, Any]:
     named = message.backend or message.platform
     if named == "python":
         raise LoadFailed(
-            f"{file}: Triton's Python backend is not supported; rewrite model.py as a class Model of"
-            " the platform python, and name that in a model.yaml"
+            f"{file}: Triton's Python backend is not supported; rewrite model.py as a class Model"
+            " of the platform python, and name that in a model.yaml"
         )
     if named:
         try:
