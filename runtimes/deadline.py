@@ -1,13 +1,13 @@
-"""Until when the run that goes on in this thread is wanted.
+"""When nobody will want the answer of the run that this thread is about to make.
 
-A session gets tensors and names, and most have no use for more: a library cannot be interrupted.
-One that waits for somebody else reads here how long it may. Whoever calls a session sets it.
+A library cannot be interrupted, so most sessions do not ask; one that only waits for another
+process can stop waiting.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import contextvars
 from typing import Final
 
-# A ``time.monotonic()`` value; ``None`` is for ever.
-DEADLINE_S: Final[ContextVar[float | None]] = ContextVar("deadline_s", default=None)
+# ``time.monotonic()`` value, or ``None``; set by whoever calls ``Session.run``.
+of_run: Final[contextvars.ContextVar[float | None]] = contextvars.ContextVar("of_run", default=None)

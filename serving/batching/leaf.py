@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from crossfade.runtimes import deadline
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import (
     InferRequest,
@@ -15,7 +16,6 @@ from crossfade.runtimes.core.model import (
     Session,
     Timings,
 )
-from crossfade.runtimes.deadline import DEADLINE_S
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +32,14 @@ class Leaf:
         return [self._one(request) for request in requests]
 
     def _one(self, request: InferRequest) -> InferResult:
+        deadline.of_run.set(request.deadline_s)
         began_ns = time.perf_counter_ns()
-        outer = DEADLINE_S.set(request.deadline_s)
         try:
             outputs = self._session.run(request.inputs, request.signature, request.outputs)
         except CrossfadeError as error:
             return error
         except Exception as error:
             return Internal.hide(error, _log, f"model {self.metadata.name}")
-        finally:
-            DEADLINE_S.reset(outer)
         infer_ns = time.perf_counter_ns() - began_ns
         return InferResponse(outputs, self.metadata, Timings(0, infer_ns, request.rows))
 

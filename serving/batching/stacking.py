@@ -44,16 +44,16 @@ def first_batch(line: Sequence[tuple[Key | None, int]], max_rows: int) -> list[i
 def stack(requests: Sequence[InferRequest]) -> InferRequest:
     """Makes one request of several with equal keys; rows keep the order of the requests.
 
-    It is wanted until the last of them is no longer wanted.
+    Its deadline is the last of theirs: until then somebody wants the answer.
     """
     first = requests[0]
-    deadlines_s = [r.deadline_s for r in requests if r.deadline_s is not None]
     inputs = {name: np.concatenate([r.inputs[name] for r in requests]) for name in first.inputs}
+    deadlines = [request.deadline_s for request in requests]
     return InferRequest(
         inputs,
         first.signature,
         first.outputs,
-        max(deadlines_s) if len(deadlines_s) == len(requests) else None,
+        None if None in deadlines else max(d for d in deadlines if d is not None),
         rows=sum(request.rows for request in requests),
     )
 

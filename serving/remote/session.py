@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from crossfade.runtimes import deadline
 from crossfade.runtimes.core.dtypes import name_of
 from crossfade.runtimes.core.errors import (
     InvalidArgument,
@@ -16,7 +17,6 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import Signature, Tensors
-from crossfade.runtimes.deadline import DEADLINE_S
 from crossfade.serving.remote.answers import tensors
 from crossfade.serving.remote.breaker import Breaker, Phase, Rule, Verdict
 from crossfade.serving.remote.contract import Ask, Contract, reading
@@ -55,7 +55,7 @@ class RemoteSession:
         self._budget = Budget()
         breaker = options.breaker
         self._breaker = Breaker(Rule(breaker.failures, breaker.pause_ms / 1000))
-        self.signatures: Mapping[str, Signature] = signatures or self._call(contract.describe)
+        self.signatures: Mapping[str, Signature] = signatures or self._call(contract.describe, None)
 
     def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
         """See ``Session.run``.
@@ -87,16 +87,15 @@ class RemoteSession:
             with reading("the answer"):
                 return tensors(ask, raws)
 
-        return self._call(once)
+        return self._call(once, deadline.of_run.get())
 
     def close(self) -> None:
         """See ``Session.close``."""
         self._contract.close()
 
-    def _call(self, once: Callable[[float], _T]) -> _T:
+    def _call(self, once: Callable[[float], _T], deadline_s: float | None) -> _T:
         """Calls until there is an answer, no time, or no hope."""
         limit_s = time.monotonic() + self._options.timeout_ms / 1000
-        deadline_s = DEADLINE_S.get()
         until_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
         attempt = 0
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from crossfade.runtimes import deadline
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.core.model import (
     InferRequest,
@@ -15,7 +16,6 @@ from crossfade.runtimes.core.model import (
     Tensors,
     TensorSpec,
 )
-from crossfade.runtimes.deadline import DEADLINE_S
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import Queue
@@ -34,7 +34,7 @@ class Notes:
         self.seen: list[float | None] = []
 
     def run(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Tensors:
-        self.seen.append(DEADLINE_S.get())
+        self.seen.append(deadline.of_run.get())
         if inputs["x"][0]:
             raise InvalidArgument("as told")
         return inputs
@@ -56,7 +56,6 @@ def test_the_deadline_is_that_of_the_request(leaf: tuple[Leaf, Notes]) -> None:
         (InferRequest(X, deadline_s=5.0), InferRequest(bad, deadline_s=6.0), InferRequest(X))
     )
     assert session.seen == [5.0, 6.0, None]
-    assert DEADLINE_S.get() is None
 
 
 @pytest.mark.parametrize("indirect", [False, True])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from crossfade.runtimes import deadline as deadlines
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.model import Artifact, Session
-from crossfade.runtimes.deadline import DEADLINE_S
 from tests.serving.remote.far_servers import GrpcFar, HttpFar, running
 
 X = {"name": "x", "dtype": "FP32", "shape": [-1, 2]}
@@ -51,8 +51,8 @@ def open_session(tmp_path: Path) -> Iterator[Open]:
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """As the data plane sets it for a request."""
-    outer = DEADLINE_S.set(time.monotonic() + seconds)
+    outer = deadlines.of_run.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        DEADLINE_S.reset(outer)
+        deadlines.of_run.reset(outer)
