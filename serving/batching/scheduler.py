@@ -47,11 +47,13 @@ _SEPARABLE = frozenset({Code.INVALID_ARGUMENT, Code.INTERNAL, Code.FAILED_PRECON
 class Scheduled:
     """A Model whose requests queue for ``instances`` concurrent runs of the Model inside it.
 
-    ``max_rows`` and ``max_delay_s`` may be changed while it runs. Thread-safe.
+    ``max_rows``, ``crowd_rows`` and ``max_delay_s`` may be changed while it runs. Thread-safe.
 
     Attributes:
         instances: runs that may go on at the same time.
         max_rows: rows that requests may be stacked to; 1 switches stacking off.
+        crowd_rows: the same while more requests wait than the instances take next, if it is more:
+            those at the end would not be answered sooner without.
         max_delay_s: how long the first request may wait for others to join it.
         indirect: a run waits for somebody else, and may take long however quick the last one was.
     """
@@ -70,6 +72,7 @@ class Scheduled:
         self._inner = inner
         self.metadata: ModelMetadata = inner.metadata
         self.max_rows = max_rows
+        self.crowd_rows = 1
         self.max_delay_s = max_delay_s
         self._statistics = statistics
         self._queue = queue
@@ -113,7 +116,8 @@ class Scheduled:
                     hidden = Internal.hide(error, _log, f"model {self.metadata.name}")
                     return [hidden] * len(requests)
                 finally:
-                    self._pass_on()
+                    with self._lock:
+                        self._promote()
         return self._wait(requests)
 
     def close(self) -> None:
@@ -128,10 +132,11 @@ class Scheduled:
             line.sort(key=lambda index: self._level(requests[index]))
         forms = [(self._key(request), request.rows) for request in requests]
         while line:
-            batch = [line[at] for at in first_batch([forms[i] for i in line], self.max_rows)]
+            limit = self._limit(len(line))
+            batch = [line[at] for at in first_batch([forms[i] for i in line], limit)]
             line = [index for index in line if index not in batch]
             members = [requests[index] for index in batch]
-            full = sum(member.rows for member in members) >= self.max_rows > 1
+            full = sum(member.rows for member in members) >= limit > 1
             answers = self._run(members, [0] * len(batch), "full" if full else "idle")
             for index, answer in zip(batch, answers, strict=True):
                 results[index] = answer
@@ -161,7 +166,6 @@ class Scheduled:
             woken = False
             if lead:
                 self._lead(waiter)
-                self._pass_on(waiter)
                 continue
             expiries = [e.expires_s for e in entries if e.result is None and e.expires_s]
             timeout_s = max(0.0, min(expiries) - time.monotonic()) if expiries else -1
@@ -183,8 +187,12 @@ class Scheduled:
         return request.priority or self._queue.default_priority
 
     def _key(self, request: InferRequest) -> Key | None:
-        stackable = self.max_rows > 1 and request.signature in self._stackable
+        stackable = max(self.max_rows, self.crowd_rows) > 1 and request.signature in self._stackable
         return key_of(request) if stackable else None
+
+    def _limit(self, waiting: int) -> int:
+        """Rows of the next run, while so many requests are in line."""
+        return max(self.max_rows, self.crowd_rows if waiting > self.instances else 1)
 
     def _admit(self, entry: Entry) -> None:
         if len(self._waiting) >= self._queue.max_size:
@@ -202,15 +210,8 @@ class Scheduled:
         entry.queued = True
         bisect.insort(self._waiting, entry, key=lambda e: e.order)
 
-    def _pass_on(self, leader: Waiter | None = None) -> None:
-        """Gives the caller's instance to the first in line, or back."""
-        with self._lock:
-            if leader is not None:
-                leader.running = False
-            self._promote()
-
     def _promote(self) -> None:
-        """Has the first thread in line that does not lead a run yet lead one."""
+        """Passes an instance on to the first thread in line that does not lead a run, or back."""
         if not self._forming:
             for entry in self._waiting:
                 waiter = entry.waiter
@@ -227,17 +228,19 @@ class Scheduled:
             if self._free and self._waiting:
                 self._free -= 1  # what did not fit starts on another instance at once
                 self._promote()
-        if not batch:
-            return
+        results: Sequence[InferResult] = ()
         now_ns = time.perf_counter_ns()
         waited_ns = [now_ns - entry.began_ns for entry in batch]
         requests = [entry.request for entry in batch]
         try:
-            results = self._run(requests, waited_ns, reason)
+            if batch:
+                results = self._run(requests, waited_ns, reason)
         except Exception as error:  # out of memory, say: nobody may be left waiting
             hidden = Internal.hide(error, _log, f"model {self.metadata.name}")
             results = [hidden] * len(batch)
         with self._lock:
+            waiter.running = False
+            self._promote()  # first: the instance idles until the next leader is awake
             for entry, result in zip(batch, results, strict=True):
                 entry.answer(result)
 
@@ -251,12 +254,13 @@ class Scheduled:
         if not self._waiting:
             return [], reason
         line = [(entry.key, entry.request.rows) for entry in self._waiting]
-        batch = [self._waiting[place] for place in first_batch(line, self.max_rows)]
+        limit = self._limit(len(line))
+        batch = [self._waiting[place] for place in first_batch(line, limit)]
         for entry in batch:
             entry.queued = False  # taken
         self._waiting = [entry for entry in self._waiting if entry.queued]
         rows = sum(entry.request.rows for entry in batch)
-        return batch, "full" if rows >= self.max_rows > 1 else reason
+        return batch, "full" if rows >= limit > 1 else reason
 
     def _gather(self) -> str:
         """Waits, as the leader, for others to join the first in line; says why it stopped."""
@@ -288,7 +292,7 @@ class Scheduled:
                 self._count(together, reason)
                 if answers is not None:
                     return answers
-                self.max_rows = 1  # the rows of this model do not stay apart
+                self.max_rows = self.crowd_rows = 1  # the rows of this model do not stay apart
             elif together.code not in _SEPARABLE:
                 return [together] * len(requests)
             reason = "separated"

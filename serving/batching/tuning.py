@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 # Stacking must save this share of the time a row costs; on a CPU it often saves nothing.
 _MIN_SAVING: Final = 0.2
+# Between two runs an instance idles about so long, until the next thread is awake.
+_BETWEEN_RUNS_S: Final = 0.0003
 # A size is large enough once its cost a row is within this of the best.
 _NEAR_BEST: Final = 1.1
 # A change of size that takes so many times as long as the run itself is worth no stacking.
@@ -75,13 +78,22 @@ def _is_stalled(curve: Mapping[int, float], rows: int) -> bool:
     return rows >= 2 and curve[rows] / rows > (1 - _MIN_SAVING) * curve[1]
 
 
-def choose(curve: Mapping[int, float], slo_s: float | None = None) -> tuple[int, float]:
-    """Chooses ``(max_rows, max_delay_s)``.
+class Choice(NamedTuple):
+    """See the attributes of ``Scheduled``."""
+
+    max_rows: int
+    max_delay_s: float
+    crowd_rows: int
+
+
+def choose(curve: Mapping[int, float], slo_s: float | None = None) -> Choice:
+    """Chooses how requests are stacked.
 
     The size is the smallest whose cost a row is near the best one, among those whose run takes at
     most half of the promised latency; it is 1 where stacking does not pay. There is a delay only
     if a latency was promised, since only then is it known what a request can afford: a quarter
-    of what is left of the promise, and never longer than half a full run.
+    of what is left of the promise, and never longer than half a full run. Where stacking does not
+    pay, pairs are made in a crowd if they cost no more than two runs and what is between these.
 
     Args:
         curve: seconds of one run by its number of rows; holds 1.
@@ -91,8 +103,9 @@ def choose(curve: Mapping[int, float], slo_s: float | None = None) -> tuple[int,
     best = min(t / n for n, t in allowed.items())
     rows = min(n for n, t in allowed.items() if t / n <= _NEAR_BEST * best)
     if allowed[rows] / rows > (1 - _MIN_SAVING) * curve[1]:
-        return 1, 0.0
+        pays = allowed.get(2, math.inf) <= 2 * curve[1] + _BETWEEN_RUNS_S
+        return Choice(1, 0.0, 2 if pays and curve[1] >= _WORTH_WAITING_S else 1)
     if slo_s is None or curve[1] < _WORTH_WAITING_S:
-        return rows, 0.0
+        return Choice(rows, 0.0, rows)
     slack_s = max(0.0, slo_s - 2 * allowed[rows])
-    return rows, min(allowed[rows] / 2, slack_s / 4)
+    return Choice(rows, min(allowed[rows] / 2, slack_s / 4), rows)

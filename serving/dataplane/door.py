@@ -18,6 +18,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.tensors import fit
 from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor
 
@@ -34,6 +35,8 @@ class Query:
         deadline_s: ``time.monotonic()`` value; ``None`` is none.
         priority: 1 is served first; 0 is the model's default.
         layout: what ``inputs`` share with those of other requests, if it is known.
+        may_lack_one: inputs are given the last dimension of 1 that they lack.
+        lacked_one: whether they were, once the request has been answered.
     """
 
     ref: ModelRef
@@ -46,6 +49,8 @@ class Query:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cancelled: Cancellation | None = None
     layout: Layout | None = None
+    may_lack_one: bool = False
+    lacked_one: bool = False
 
 
 class DataPlane:
@@ -168,6 +173,8 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
             raise InvalidArgument(
                 f"model '{served.metadata.name}' has no signature '{escape(name)}'"
             )
+        if query.may_lack_one and validator.ends_in_one:
+            query.lacked_one = fit.widen(query.inputs, validator.ends_in_one)
         inputs, rows = validator.inputs(query.inputs, query.layout)
         outputs = validator.outputs(query.outputs) if query.outputs else ()
     except CrossfadeError as error:

@@ -258,15 +258,17 @@ def _set_batching(scheduled: Scheduled, leaf: Leaf, config: ModelConfig) -> None
     except CrossfadeError:
         return  # zeros are no input for this model: its curve is not known, so nothing is stacked
     slo_s = config.slo.p99_ms / 1000 if config.slo else None
-    scheduled.max_rows, scheduled.max_delay_s = choose(curve, slo_s)
+    chosen = choose(curve, slo_s)
+    scheduled.max_rows, scheduled.max_delay_s, scheduled.crowd_rows = chosen
     _log.info(
         "auto batching",
         extra={
             "model": metadata.name,
             "version": metadata.version,
             "curve_ms": {rows: round(1000 * t, 3) for rows, t in curve.items()},
-            "max_size": scheduled.max_rows,
-            "max_delay_ms": round(1000 * scheduled.max_delay_s, 3),
+            "max_size": chosen.max_rows,
+            "max_size_in_a_crowd": chosen.crowd_rows,
+            "max_delay_ms": round(1000 * chosen.max_delay_s, 3),
         },
     )
 

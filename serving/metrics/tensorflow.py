@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -34,16 +34,20 @@ class TensorflowMetrics:
         )
         self._examples = _Distribution("request_example_counts", ("model",), _EXAMPLE_BOUNDS)
 
-    def record_request(self, model: str, api: str, entrypoint: str, duration_ns: int) -> None:
-        """Counts one answered call; ``entrypoint`` is ``GRPC`` or ``REST``."""
+    def record_requests(
+        self, models: Sequence[str], api: str, entrypoint: str, duration_ns: int
+    ) -> None:
+        """Counts answered calls that came together; ``entrypoint`` is ``GRPC`` or ``REST``."""
         with self._lock:
-            self._requests.add((model, api, entrypoint), duration_ns / 1000)
+            for model in models:
+                self._requests.add((model, api, entrypoint), duration_ns / 1000)
 
-    def record_run(self, api: str, response: InferResponse) -> None:
-        """Counts the time that the model itself needed."""
-        model = response.model
+    def record_runs(self, api: str, responses: Sequence[InferResponse]) -> None:
+        """Counts the time that the model itself needed for each."""
         with self._lock:
-            self._runs.add((model.name, api, model.platform), response.timings.infer_ns / 1000)
+            for response in responses:
+                model = response.model
+                self._runs.add((model.name, api, model.platform), response.timings.infer_ns / 1000)
 
     def record_examples(self, model: str, count: int) -> None:
         """Counts the examples of one request that was answered."""

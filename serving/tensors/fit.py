@@ -7,19 +7,27 @@ It does not check shapes: rows of one number are sent as [N] to models that were
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crossfade.runtimes.core.model import InferResponse, Signature
 from crossfade.serving.tensors.raw import RawTensor
 
 
-def widen(inputs: Sequence[RawTensor], signature: Signature) -> bool:
-    """Gives inputs the last dimension of 1 that they lack; returns whether any lacked it."""
-    shapes = {spec.name: spec.shape for spec in signature.inputs}
+def ends_in_one(signature: Signature) -> Mapping[str, int]:
+    """The number of dimensions of each input whose last one is 1."""
+    return {s.name: len(s.shape) for s in signature.inputs if s.shape and s.shape[-1] == 1}
+
+
+def widen(inputs: Sequence[RawTensor], dimensions: Mapping[str, int]) -> bool:
+    """Gives inputs the last dimension of 1 that they lack; returns whether any lacked it.
+
+    Args:
+        inputs: are changed.
+        dimensions: see ``ends_in_one``.
+    """
     changed = False
     for raw in inputs:
-        wanted = shapes.get(raw.name)
-        if wanted and wanted[-1] == 1 and 0 < len(raw.shape) == len(wanted) - 1:
+        if 0 < len(raw.shape) == dimensions.get(raw.name, 0) - 1:
             raw.shape = (*raw.shape, 1)
             changed = True
     return changed

@@ -98,7 +98,8 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
     specs = {spec.name: spec for spec in signature.inputs}
     made = [[to_raw(specs[name], values) for name, values in part.items()] for part in parts]
-    widened = [fit.widen(raws, signature) for raws in made]
+    dimensions = fit.ends_in_one(signature)
+    widened = [fit.widen(raws, dimensions) for raws in made]
     return Asked(made, rows, any(widened))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+
+from crossfade.serving.tensors.raw import RawTensor
 
 TensorForm = tuple[str, str, tuple[int, ...]]
 
@@ -19,3 +22,10 @@ class Layout:
     """
 
     inputs: tuple[TensorForm, ...]
+
+    def filled(self, data: Sequence[bytes]) -> list[RawTensor]:
+        """The inputs of one request, whose bytes these are."""
+        return [
+            RawTensor(name, dtype, shape, raw)
+            for (name, dtype, shape), raw in zip(self.inputs, data, strict=True)
+        ]

@@ -11,6 +11,7 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import ITEMSIZE, NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import ModelMetadata, Tensor, TensorSpec
+from crossfade.serving.tensors import fit
 from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor, decode_bytes
 
@@ -22,7 +23,11 @@ _MAX_LAYOUTS: Final = 1024
 
 
 class Validator:
-    """Checks requests for one signature of one version. Thread-safe."""
+    """Checks requests for one signature of one version. Thread-safe.
+
+    Attributes:
+        ends_in_one: see ``fit``.
+    """
 
     def __init__(self, metadata: ModelMetadata, signature: str) -> None:
         self._model = metadata.name
@@ -33,6 +38,7 @@ class Validator:
         }
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
+        self.ends_in_one = fit.ends_in_one(found)
         self._max_rows = metadata.max_batch_size if found.batched else 0
         self._checked: dict[Layout, tuple[list[np.dtype[Any]], int]] = {}
 

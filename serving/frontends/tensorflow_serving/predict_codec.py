@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import InvalidArgument
-from crossfade.runtimes.core.model import InferResponse
+from crossfade.runtimes.core.model import Cancellation, InferResponse
 from crossfade.serving.dataplane.door import Query
 from crossfade.serving.frontends.tensorflow_serving import model_spec
 from crossfade.serving.frontends.tensorflow_serving.tensor_codec import (
@@ -21,7 +21,7 @@ from crossfade.serving.frontends.tensorflow_serving.tensor_codec import (
     tensor_bytes,
     to_raw,
 )
-from crossfade.serving.transport.calls import Buffer, Call
+from crossfade.serving.transport.calls import Buffer
 from crossfade.serving.wire import tf_framework as framework
 from crossfade.serving.wire import tf_serving as wire
 from crossfade.serving.wire.fields import parse, varint_bytes, walk
@@ -65,20 +65,25 @@ def decode(message: Buffer) -> PredictMessage:
     """
     if len(message) > _CUT_ABOVE_BYTES:
         try:
-            return _cut(memoryview(message))
+            return cut(memoryview(message))
         except IndexError:
             raise InvalidArgument("the request is of no form that clients use") from None
     head = parse(wire.PredictRequest, message)
     return PredictMessage(head, [(name, t, NO_CUT) for name, t in head.inputs.items()])
 
 
-def _cut(view: memoryview) -> PredictMessage:
+def cut(view: memoryview) -> PredictMessage:
+    """As ``decode``, with the bulk of the tensors as views on the message.
+
+    Raises:
+        IndexError: the message is not of the form that serialisers write.
+    """
     rest: list[memoryview] = []
     inputs: dict[str, tuple[str, Any, Cut]] = {}
     for tag, at, start, end in walk(view, _MAX_INPUTS):
         if tag == _INPUT:
-            name, tensor, cut = entry(view[start:end])
-            inputs[name] = (name, tensor, cut)
+            found = entry(view[start:end])
+            inputs[found[0]] = found
         else:
             rest.append(view[at:end])
     return PredictMessage(parse(wire.PredictRequest, b"".join(rest)), list(inputs.values()))
@@ -123,7 +128,11 @@ def _tensor(view: memoryview) -> tuple[Any, Cut]:
     return parse(framework.TensorProto, b"".join(rest)), cut
 
 
-def to_query(message: PredictMessage, call: Call) -> Query:
+def to_query(
+    message: PredictMessage,
+    deadline_s: float | None = None,
+    cancelled: Cancellation | None = None,
+) -> Query:
     """Makes a query of a message.
 
     Raises:
@@ -135,8 +144,9 @@ def to_query(message: PredictMessage, call: Call) -> Query:
         [to_raw(name, tensor, cut) for name, tensor, cut in message.inputs],
         tuple(head.output_filter),
         head.model_spec.signature_name or None,
-        deadline_s=call.deadline_s,
-        cancelled=call.cancelled,
+        deadline_s=deadline_s,
+        cancelled=cancelled,
+        may_lack_one=True,
     )
 
 
@@ -144,8 +154,8 @@ def encode(response: InferResponse, signature: str) -> bytes:
     """Makes the bytes of a ``PredictResponse``."""
     parts: list[Any] = []
     for name, array in response.outputs.items():
-        tensor, size = tensor_bytes(array)
-        parts += (_entry_head(name, size), *tensor)
+        head, values = tensor_bytes(array)
+        parts += (_entry_head(name, len(head) + len(values)), head, values)
     parts.append(_spec(response.model.name, response.model.version, signature))
     return b"".join(parts)
 

@@ -70,7 +70,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
         for query, result in zip(queries, plane.infer(queries), strict=True):
             if isinstance(result, CrossfadeError):
                 raise refusals.explain(result, plane, query)
-            metrics.record_run("Predict", result)
+            metrics.record_runs("Predict", [result])
             responses.append(result)
         return HttpResponse(body=asked.encode(responses), compressible=True)
 
@@ -90,7 +90,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
             if isinstance(result, CrossfadeError):
                 raise result
             results = json_examples.results(task.result(result))
-            metrics.record_run(method.api, result)
+            metrics.record_runs(method.api, [result])
             metrics.record_examples(result.model.name, task.rows)
             return HttpResponse(body=dumps({"results": results}, True), compressible=True)
 
@@ -117,7 +117,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
             began_ns = time.perf_counter_ns()
             response = answer(request, parts)
             duration_ns = time.perf_counter_ns() - began_ns
-            metrics.record_request(parts["model"], api, "REST", duration_ns)
+            metrics.record_requests([parts["model"]], api, "REST", duration_ns)
             return response
 
         return _in_its_codes(measure)

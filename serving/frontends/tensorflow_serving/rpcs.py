@@ -14,21 +14,20 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import InferResult
-from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.tensorflow_serving import (
     describe,
     examples,
     inference,
     model_spec,
+    predict,
     predict_codec,
-    refusals,
     results,
 )
 from crossfade.serving.frontends.tensorflow_serving.inference import Task
-from crossfade.serving.frontends.tensorflow_serving.predict_codec import PredictMessage
+from crossfade.serving.frontends.tensorflow_serving.plans import Plans
 from crossfade.serving.lifecycle.model_list import ModelList
 from crossfade.serving.metrics.tensorflow import TensorflowMetrics
-from crossfade.serving.tensors import fit
 from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, each
 from crossfade.serving.wire import tf_serving as wire
 from crossfade.serving.wire.fields import parse_small
@@ -51,18 +50,6 @@ def table(
         models: the list that the server follows; ``None`` where it follows a repository.
     """
 
-    def predicting(asked: Sequence[tuple[PredictMessage, Call]]) -> _Answers:
-        def ask(message: PredictMessage, call: Call) -> tuple[Query, bool]:
-            query = predict_codec.to_query(message, call)
-            return query, _widened(plane, query)
-
-        def answer(query: tuple[Query, bool], result: InferResult) -> bytes | CrossfadeError:
-            if not isinstance(result, CrossfadeError):
-                metrics.record_run("Predict", result)
-            return _predicted(plane, *query, result)
-
-        return _together(asked, ask, lambda found: plane.infer([q for q, _ in found]), answer)
-
     def with_examples(method: results.Method, response: Any) -> Callable[[_Asked], _Answers]:
         api = method.api
 
@@ -73,7 +60,7 @@ def table(
             if isinstance(result, CrossfadeError):
                 return result
             answered = response(model_spec=task.spec(result), result=task.result(result))
-            metrics.record_run(api, result)
+            metrics.record_runs(api, [result])
             metrics.record_examples(result.model.name, task.rows)
             return answered
 
@@ -91,7 +78,7 @@ def table(
                 raise result
             line = response.results.add(model_spec=task.spec(result))
             getattr(line, task.method.field).CopyFrom(task.result(result))
-            metrics.record_run("MultiInference", result)
+            metrics.record_runs("MultiInference", [result])
         metrics.record_examples(tasks[0].query.ref.name, tasks[0].rows)
         return response
 
@@ -126,10 +113,16 @@ def table(
     multi = _timed(
         metrics, "MultiInference", each(multi_inference), lambda asked: _name(asked.tasks[0])
     )
-    predict = _timed(metrics, "Predict", predicting, lambda message: _name(message.head))
     of_examples = examples.decode
     return [
-        Rpc(f"/{PREDICTION}/Predict", infer, predict_codec.decode, predict, bytes, is_quick),
+        Rpc(
+            f"/{PREDICTION}/Predict",
+            infer,
+            Plans().decode,
+            predict.handler(plane, metrics),
+            bytes,
+            is_quick,
+        ),
         _rpc(f"{PREDICTION}/Classify", infer, wire.ClassificationRequest, classify, of_examples),
         _rpc(f"{PREDICTION}/Regress", infer, wire.RegressionRequest, regress, of_examples),
         _rpc(f"{PREDICTION}/MultiInference", infer, wire.MultiInferenceRequest, multi, of_examples),
@@ -153,9 +146,12 @@ def _timed(
         began_ns = time.perf_counter_ns()
         answers = handle(asked)
         duration_ns = time.perf_counter_ns() - began_ns
-        for (request, _), found in zip(asked, answers, strict=True):
-            if not isinstance(found, CrossfadeError):
-                metrics.record_request(name(request), api, "GRPC", duration_ns)
+        names = [
+            name(request)
+            for (request, _), found in zip(asked, answers, strict=True)
+            if not isinstance(found, CrossfadeError)
+        ]
+        metrics.record_requests(names, api, "GRPC", duration_ns)
         return answers
 
     return measure
@@ -189,26 +185,6 @@ def _together(
             except CrossfadeError as error:
                 answers[index] = error
     return answers
-
-
-def _widened(plane: DataPlane, query: Query) -> bool:
-    """Gives the inputs a last dimension that they lack; what is wrong with them the door says."""
-    try:
-        served = model_spec.facts(plane, query.ref)
-        _, signature = refusals.signature_of(served, query.signature)
-    except CrossfadeError:
-        return False
-    return fit.widen(query.inputs, signature)
-
-
-def _predicted(
-    plane: DataPlane, query: Query, narrow: bool, result: InferResult
-) -> bytes | CrossfadeError:
-    if isinstance(result, CrossfadeError):
-        return refusals.explain(result, plane, query)
-    if narrow:
-        result = fit.narrow(result)
-    return predict_codec.encode(result, query.signature or result.model.default_signature)
 
 
 def _task(

@@ -27,7 +27,7 @@ NO_CUT: Final[Cut] = {}
 # One value may stand for a whole tensor; beyond this size that is an attack.
 _MAX_REPEATED_BYTES: Final = 16 * 1024 * 1024
 _CONTENT: Final = 4
-# Up to so many values protobuf packs faster than numpy.
+# Up to so many integers protobuf packs faster than numpy.
 _FEW: Final = 64
 
 
@@ -58,7 +58,7 @@ _KINDS: Final = (
 BY_NUMBER: Final = {kind.number: kind for kind in _KINDS}
 BY_DTYPE: Final = {kind.dtype: kind for kind in _KINDS}
 _FIELDS: Final = wire.TensorProto.DESCRIPTOR.fields_by_number
-_FIELD_NAMES: Final = {kind.dtype: _FIELDS[kind.field].name for kind in _KINDS}
+_INTEGERS: Final = {k.dtype: _FIELDS[k.field].name for k in _KINDS if "INT" in k.dtype}
 _DTYPE_NAMES: Final = wire.TensorProto.DESCRIPTOR.file.enum_types_by_name[
     "DataType"
 ].values_by_number
@@ -143,22 +143,18 @@ def _typed(name: str, kind: _Kind, values: Any, dims: tuple[int, ...]) -> Tensor
     return np.broadcast_to(array, dims)
 
 
-def tensor_bytes(array: Tensor) -> tuple[list[Any], int]:
-    """The bytes of an output's ``TensorProto``, in parts, and how many they are."""
+def tensor_bytes(array: Tensor) -> tuple[bytes, bytes | memoryview]:
+    """The bytes of an output's ``TensorProto``: what stands before the values, and these."""
     dtype = name_of(array.dtype)
-    head = _head(dtype, array.shape)
     if dtype == "BYTES":
         data = [part for e in array.ravel().tolist() for part in (b"\x42", varint_bytes(len(e)), e)]
-        return [head, *data], len(head) + sum(map(len, data))
-    if array.size <= _FEW and dtype not in ("FP16", "BF16"):
-        values = wire.TensorProto()
-        getattr(values, _FIELD_NAMES[dtype]).extend(array.ravel().tolist())
-        few = values.SerializeToString()
-        return [head, few], len(head) + len(few)
+        return _head(dtype, array.shape, 0), b"".join(data)
+    if array.size <= _FEW and dtype in _INTEGERS:
+        message = wire.TensorProto()
+        getattr(message, _INTEGERS[dtype]).extend(array.ravel().tolist())
+        return _head(dtype, array.shape, 0), message.SerializeToString()
     packed = _packed(dtype, array)
-    tag = _packed_tag(dtype)
-    size = varint_bytes(len(packed))
-    return [head, tag, size, packed], len(head) + len(tag) + len(size) + len(packed)
+    return _head(dtype, array.shape, len(packed)), packed
 
 
 def _packed(dtype: str, array: Tensor) -> bytes | memoryview:
@@ -173,16 +169,13 @@ def _packed(dtype: str, array: Tensor) -> bytes | memoryview:
 
 
 @functools.lru_cache(4096)
-def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """All but the values."""
+def _head(dtype: str, shape: tuple[int, ...], packed_bytes: int) -> bytes:
+    """All but the values; with the head of the packed field that they are, if they are one."""
     tensor = wire.TensorProto(dtype=BY_DTYPE[dtype].number)
     tensor.tensor_shape.SetInParent()
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
     data: bytes = tensor.SerializeToString()
+    if packed_bytes:
+        data += varint_bytes(BY_DTYPE[dtype].field << 3 | 2) + varint_bytes(packed_bytes)
     return data
-
-
-@functools.cache
-def _packed_tag(dtype: str) -> bytes:
-    return varint_bytes(BY_DTYPE[dtype].field << 3 | 2)

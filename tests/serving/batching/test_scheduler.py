@@ -35,6 +35,25 @@ def test_a_lone_request_is_run_at_once_on_its_own_thread() -> None:
     assert bench.statistics.closed == {"idle": 1}
 
 
+def test_in_a_crowd_more_are_stacked() -> None:
+    """Only as long as more wait than the instances take next."""
+    with Bench(max_rows=1) as bench:
+        bench.scheduled.crowd_rows = 2
+        with bench.runs.held():
+            bench.occupy()
+            sent = bench.queue_up(*map(request, (1, 2, 3, 4, 5)))
+        assert [only(s) for s in sent] == [answer(n) for n in (1, 2, 3, 4, 5)]
+    assert bench.runs.numbers == [[0], [1, 2], [3, 4], [5]]
+
+
+def test_what_arrives_together_is_a_crowd_too() -> None:
+    with Bench(max_rows=1) as bench:
+        bench.scheduled.crowd_rows = 2
+        found = bench.scheduled.infer(tuple(map(request, (1, 2, 3))))
+        assert [values(one) for one in found] == [answer(n) for n in (1, 2, 3)]
+    assert bench.runs.numbers == [[1, 2], [3]]
+
+
 def test_no_requests_are_no_run() -> None:
     with Bench(max_rows=8, max_delay_s=5) as bench:
         assert list(bench.scheduled.infer(())) == []

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from crossfade.runtimes.core.errors import CrossfadeError
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE, ModelMetadata, Signature, TensorSpec
 from crossfade.serving.dataplane.door import Query
-from crossfade.serving.frontends.open_inference import infer_codec, plans
+from crossfade.serving.frontends.open_inference import infer_codec
 from crossfade.serving.frontends.open_inference.plans import Known, Plans
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.tensors.validator import Validator
+from crossfade.serving.wire import forms
 from crossfade.serving.wire import open_inference as wire
 
 SIGNATURE = Signature.derive(
@@ -131,7 +132,7 @@ def test_two_ids() -> None:
 
 
 def test_forms_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_MOST", 3)
+    monkeypatch.setattr(forms, "_MOST", 3)
     found = Plans()
     for turn in range(20):
         name = "m" * (turn % 5 + 1)

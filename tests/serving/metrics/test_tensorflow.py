@@ -22,8 +22,8 @@ def read(metrics: TensorflowMetrics) -> dict[tuple[str, frozenset[tuple[str, str
 def test_requests() -> None:
     metrics = TensorflowMetrics()
     for duration_us in (5, 10, 11, 40_000_000):
-        metrics.record_request("m", "Predict", "REST", duration_us * 1000)
-    metrics.record_request("m", "Predict", "GRPC", 1000)
+        metrics.record_requests(["m"], "Predict", "REST", duration_us * 1000)
+    metrics.record_requests(["m"], "Predict", "GRPC", 1000)
     found = read(metrics)
     labels = {"model_name": "m", "API": "Predict", "entrypoint": "REST"}
     assert found[(f"{P}request_latency_count", frozenset(labels.items()))] == 4
@@ -42,7 +42,7 @@ def test_requests() -> None:
 def test_runs_and_examples() -> None:
     metrics = TensorflowMetrics()
     model = ModelMetadata("m", 1, "tensorflow_savedmodel", {})
-    metrics.record_run("Classify", InferResponse({}, model, timings=Timings(infer_ns=7_000)))
+    metrics.record_runs("Classify", [InferResponse({}, model, timings=Timings(infer_ns=7_000))])
     for count in (1, 3):
         metrics.record_examples("m", count)
     found = read(metrics)
@@ -59,7 +59,7 @@ def test_from_many_threads_while_it_is_read() -> None:
 
     def work(index: int) -> None:
         for turn in range(500):
-            metrics.record_request(f"m{turn % 7}", "Predict", "GRPC", index * 1000)
+            metrics.record_requests([f"m{turn % 7}"], "Predict", "GRPC", index * 1000)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:

@@ -116,9 +116,10 @@ def test_outputs_by_name() -> None:
 def test_a_missing_last_dimension_of_one() -> None:
     signature = inputs(TensorSpec("x", "FP32", (-1, 1)), TensorSpec("z", "FP32", (-1, 2)))
     raws = [RawTensor("x", "FP32", (3,), b""), RawTensor("z", "FP32", (3,), b"")]
-    assert fit.widen(raws, signature)
+    dimensions = fit.ends_in_one(signature)
+    assert fit.widen(raws, dimensions)
     assert [raw.shape for raw in raws] == [(3, 1), (3,)]
-    assert not fit.widen(raws, signature)
+    assert not fit.widen(raws, dimensions)
     found = fit.narrow(response(y=[[1], [2]], z=[[1, 2]], s=1)).outputs
     assert [a.shape for a in found.values()] == [(2,), (1, 2), ()]
 
