@@ -62,10 +62,11 @@ class TensorflowServingGrpc:
         head.model_spec.signature_name = ask.name
         parts: list[Any] = [head.SerializeToString()]
         for name, array in ask.inputs.items():
-            tensor, size = tensor_bytes(array)
+            tensor, values = tensor_bytes(array)
+            size = len(tensor) + len(values)
             text = name.encode()
             key = b"\x0a" + varint_bytes(len(text)) + text + b"\x12" + varint_bytes(size)
-            parts += (b"\x12" + varint_bytes(len(key) + size), key, *tensor)
+            parts += (b"\x12" + varint_bytes(len(key) + size), key, tensor, values)
         answer = memoryview(self._call("Predict", b"".join(parts), ask.until_s))
         with reading("the answer"):
             return [
