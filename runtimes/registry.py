@@ -33,12 +33,15 @@ class Entry:
             is a folder.
         aliases: other names that configurations use (Triton's backend names among them).
         extra: the optional dependency that brings its library; empty where none is needed.
+        indirect: the model runs somewhere else: a configuration that names the platform is all of
+            it where there are no files, and it gets no requests that nobody has sent.
     """
 
     target: str
     patterns: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     extra: str = ""
+    indirect: bool = False
 
     def opens(self, name: str) -> bool:
         """Whether a file of that name (a folder's ends in ``/``) is one of this platform."""
@@ -75,6 +78,16 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("tensorrt",),
         "tensorrt",
     ),
+    "torch": Entry(
+        "crossfade.runtimes.exported_program.runtime:ExportedProgramRuntime",
+        ("model.pt2", "*.pt2", "model.pt", "*.pt"),  # the last two are refused, and told why
+        ("pytorch_libtorch", "pytorch"),
+        "torch",
+    ),
+    "python": Entry("crossfade.runtimes.python_model.runtime:PythonRuntime", ("model.py",)),
+    "remote": Entry(
+        "crossfade.serving.remote.runtime:RemoteRuntime", ("remote.yaml",), indirect=True
+    ),
     "fake": Entry("crossfade.runtimes.fake:FakeRuntime", ("fake.yaml",)),
 }
 
@@ -105,6 +118,13 @@ def resolve(platform: str) -> str:
         if platform == name or platform in entry.aliases:
             return name
     raise InvalidArgument(f"unknown platform '{platform}'; this server has {', '.join(table)}")
+
+
+def is_indirect(platform: str | None) -> bool:
+    """Whether that platform or alias needs no files; an unknown one does."""
+    return any(
+        entry.indirect for name, entry in entries().items() if platform in (name, *entry.aliases)
+    )
 
 
 def detect(folder: Path, platform: str | None = None) -> tuple[str, Path] | None:

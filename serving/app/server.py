@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from crossfade import __version__
 from crossfade.runtimes.core.model import ModelRef
+from crossfade.runtimes.python_model import trust
 from crossfade.serving.app import on_vertex
 from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.app.transports import choose, grpc_host
@@ -57,6 +58,7 @@ class Server:
 
     def __init__(self, config: ServerConfig, listed: ModelListSettings | None = None) -> None:
         _tune_malloc()
+        trust.allow(config.allow_python_models)
         sources: list[Source] = [
             open_source(place, config.cache, config.model_name)
             for place in config.model_repositories

@@ -55,6 +55,7 @@ class Scheduled:
         crowd_rows: the same while more requests wait than the instances take next, if it is more:
             those at the end would not be answered sooner without.
         max_delay_s: how long the first request may wait for others to join it.
+        indirect: a run waits for somebody else, and may take long however quick the last one was.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Scheduled:
         queue: Queue,
         max_rows: int = 1,
         max_delay_s: float = 0.0,
+        indirect: bool = False,
     ) -> None:
         self._inner = inner
         self.metadata: ModelMetadata = inner.metadata
@@ -75,6 +77,7 @@ class Scheduled:
         self._statistics = statistics
         self._queue = queue
         self.instances = instances
+        self._indirect = indirect
         self._free = instances
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -93,7 +96,9 @@ class Scheduled:
     @property
     def is_quick(self) -> bool:
         """Whether a request would now be run at once, and be over in a moment."""
-        return 0 < self._run_s < _QUICK_S and self._free > 0 and not self.max_delay_s
+        if self._indirect or self.max_delay_s:
+            return False
+        return 0 < self._run_s < _QUICK_S and self._free > 0
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``; refuses with ResourceExhausted what the queue cannot hold."""

@@ -155,6 +155,15 @@ def add(commands: Any) -> None:
         metavar="N",
         help="the most that all such regions may have together (%(default)s)",
     )
+    option(
+        "--allow-python-models",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="run model.py files in this folder as models, with all that this server may do;"
+        " may be repeated",
+    )
     output(parser)
     parser.set_defaults(run=lambda options: run(parser, options))
 
@@ -173,6 +182,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     vertex_options.apply(options, settings)
     if not settings["model_repositories"]:
         parser.error("--model-repository is needed: where are the models?")
+    settings["allow_python_models"] = tuple(options.allow_python_models)
     settings["load_models"] = tuple(options.load_models)
     settings["shared_memory_prefixes"] = (
         tuple(options.shared_memory_prefixes) or DEFAULTS["shared_memory_prefixes"]

@@ -41,6 +41,7 @@ class ServerConfig:
         shared_memory_prefixes: how the keys of such regions must begin.
         shared_memory_bytes: for all such regions together.
         cache: where remote versions are copied to; ``None`` is the user's cache folder.
+        allow_python_models: folders whose code may be run as models; none is.
         vertex: answers Vertex AI, too, on the HTTP port; ``None`` does not.
     """
 
@@ -75,4 +76,5 @@ class ServerConfig:
     shared_memory_prefixes: tuple[str, ...] = ("/cf_client_",)
     shared_memory_bytes: int = 1024 * 1024 * 1024
     cache: Path | None = None
+    allow_python_models: tuple[Path, ...] = ()
     vertex: VertexConfig | None = None

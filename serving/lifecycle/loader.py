@@ -44,6 +44,8 @@ _DERIVED_MAX_BATCH = 4096
 _MAX_REASON = 800
 # Rows that ``auto`` tries at most.
 _AUTO_MAX_ROWS = 64
+# Runs of a model that runs somewhere else: they wait, and take no core.
+_INDIRECT_RUNS = 64
 
 
 def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
@@ -76,7 +78,9 @@ def _presentable(reason: str) -> str:
 def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     config = model.config
     platform, path = find_artifact(config, folder)
-    instances = config.instances or len(os.sched_getaffinity(0))
+    indirect = registry.is_indirect(platform)
+    cores = len(os.sched_getaffinity(0))
+    instances = config.instances or (_INDIRECT_RUNS if indirect else cores)
     artifact = Artifact(path, model.name, version.version, instances, config.options)
     loaded = registry.create(platform).load(artifact)
     instances = getattr(loaded, "instances", instances)
@@ -96,7 +100,9 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
         )
         statistics = Statistics()
         leaf = Leaf(session, metadata)
-        scheduled = Scheduled(leaf, statistics, instances=instances, queue=config.queue)
+        scheduled = Scheduled(
+            leaf, statistics, instances=instances, queue=config.queue, indirect=indirect
+        )
         if config.decoupled:
             assert isinstance(session, StreamingSession)
             decoupled = Decoupled(session, metadata, statistics)
@@ -116,8 +122,10 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             model_inside = around(model_inside)
             if config.warmup and config.sequence is None:
                 warm = around(leaf)
-        _warm_up(warm, config.warmup, folder)
-        _set_batching(scheduled, leaf, config)
+        if config.warmup or not indirect:
+            _warm_up(warm, config.warmup, folder)
+        if config.batching or not indirect:
+            _set_batching(scheduled, leaf, config)
     except BaseException:
         loaded.close()
         raise
@@ -146,6 +154,8 @@ def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:
         raise LoadFailed(f"no platform is known to open '{name}'; set platform")
     wanted = registry.resolve(config.platform) if config.platform else None
     found = registry.detect(folder, wanted)
+    if found is None and wanted and registry.is_indirect(wanted):
+        return wanted, folder
     if found is None:
         entries = registry.entries()
         patterns = (

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound
+from crossfade.runtimes.python_model.trust import COPIED_MARK as _MANIFEST
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.repository.layout import FileInfo, ModelFiles, VersionFiles, read_model
-
-_MANIFEST = ".crossfade-digests.json"
 
 
 class Folder(Protocol):

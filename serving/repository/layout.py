@@ -2,7 +2,8 @@
 
 Understood: ours (``model.yaml``, ``<int>/…``), TensorFlow Serving's (``<int>/saved_model.pb``),
 Triton's (``config.pbtxt``, ``<int>/model.onnx``) and an unpacked export without version folders
-(``model.tflite`` and ``dict.txt`` side by side), which is version 1.
+(``model.tflite`` and ``dict.txt`` side by side), which is version 1; so is a ``model.yaml`` alone
+that names a platform without files (``remote``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from crossfade.runtimes.core.errors import (
     NotFound,
     escape,
 )
-from crossfade.runtimes.registry import entries
+from crossfade.runtimes.registry import entries, is_indirect
 from crossfade.serving.config import model_config
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.repository import triton_config
@@ -174,7 +175,9 @@ def _read_config(files: Mapping[str, FileInfo], read: Callable[[str], bytes]) ->
 
 
 def _is_version(files: Mapping[str, FileInfo], config: ModelConfig) -> bool:
-    """Whether the model's folder itself holds something that a runtime opens."""
+    """Whether the model's folder itself is a version: a runtime opens it, or needs no files."""
+    if is_indirect(config.platform):
+        return True
     names = {path.partition("/")[0] + ("/" if "/" in path else "") for path in files}
     return config.default_filename in names or _is_opened(names)
 

@@ -64,6 +64,11 @@ def _built(message: Any, file: str) -> ModelConfig:
 def _values(message: Any, file: str) -> dict[str, Any]:
     values: dict[str, Any] = {"max_batch_size": message.max_batch_size}
     named = message.backend or message.platform
+    if named == "python":
+        raise LoadFailed(
+            f"{file}: Triton's Python backend is not supported; rewrite model.py as a class Model"
+            " of the platform python, and name that in a model.yaml"
+        )
     if named:
         try:
             values["platform"] = resolve(named)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import importlib.util
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,11 @@ import pytest
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.model import Artifact, Runtime, Session, Tensors
+from crossfade.runtimes.python_model import trust
+from crossfade.runtimes.python_model.runtime import PythonRuntime
 from crossfade.runtimes.trt.libraries import Libraries
 from crossfade.runtimes.trt.runtime import TensorRtRuntime
+from tests.conftest import ServerProcess
 from tests.runtimes import fake_tensorrt
 from tests.runtimes.fake_cuda import FakeCuda
 
@@ -119,6 +125,15 @@ def _save(builder: str, *arguments: object) -> Callable[[Path], object]:
     return build
 
 
+def _export(builder: str, *arguments: object) -> Callable[[Path], object]:
+    def build(folder: Path) -> None:
+        from tests.runtimes import exported_programs
+
+        getattr(exported_programs, builder)(folder, *arguments)
+
+    return build
+
+
 _FAKE = """
 behaviour: echo
 inputs: [{name: x, dtype: FP32, shape: [-1, 3]}]
@@ -148,6 +163,50 @@ def _tensorrt() -> Runtime:
     return TensorRtRuntime(lambda: Libraries(fake_tensorrt.FakeTensorRt(cuda), cuda))
 
 
+_PYTHON = """
+import numpy as np
+from crossfade.runtimes.core.model import Signature, TensorSpec
+
+class Model:
+    def __init__(self, artifact):
+        x, y, m = (TensorSpec(name, "FP32", (-1, 3)) for name in "xym")
+        self.signatures = {"serving_default": Signature.derive([x], [y, m])}
+
+    def run(self, inputs, signature, outputs):
+        m = 2 * inputs["x"]
+        return {"y": m + 1, "m": m}
+"""
+
+
+class _Trusting(PythonRuntime):
+    """Trusts the folder that it is to load from."""
+
+    def load(self, artifact: Artifact) -> Session:
+        trust.allow([artifact.path.parent])
+        try:
+            return super().load(artifact)
+        finally:
+            trust.allow([])
+
+
+@functools.cache
+def _far() -> ServerProcess:
+    """One server for all tests, ended with them."""
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root)
+    (root / "affine" / "1").mkdir(parents=True)
+    _write("model.onnx", "affine")(root / "affine" / "1")
+    server = ServerProcess("--model-repository", str(root))
+    atexit.register(server.stop)
+    return server
+
+
+def far_model() -> str:
+    """``remote.yaml`` of a model in another process."""
+    url = f"127.0.0.1:{_far().ports['grpc_port']}"
+    return f"{{protocol: open_inference_grpc, url: '{url}', model: affine}}"
+
+
 _onnx = functools.partial(
     Case,
     platform="onnxruntime_onnx",
@@ -168,6 +227,9 @@ _saved = functools.partial(
     needs="tensorflow",
     opens=".",
     damages="saved_model.pb",
+)
+_torch = functools.partial(
+    Case, platform="torch", needs="torch", opens="model.pt2", damages="model.pt2"
 )
 _T = "model.tflite"
 
@@ -219,6 +281,36 @@ CASES = [
         heavy=_save("heavy", 16),
     ),
     _saved(name="savedmodel-bytes", build=_save("strings"), inputs=words, answer=_upper),
+    _torch(
+        name="torch",
+        build=_export("affine"),
+        inputs=floats,
+        answer=affine,
+        heavy=_export("heavy", 16),
+    ),
+    _torch(name="torch-bf16", build=_export("halves"), inputs=_halves, answer=_affine_halves),
+    Case(
+        name="python",
+        platform="python",
+        needs="numpy",
+        build=lambda folder: (folder / "model.py").write_text(_PYTHON),
+        opens="model.py",
+        damages="model.py",
+        inputs=floats,
+        answer=affine,
+        checks_shapes=False,
+        runtime=_Trusting,
+    ),
+    Case(
+        name="remote",
+        platform="remote",
+        needs="grpc",
+        build=lambda folder: (folder / "remote.yaml").write_text(far_model()),
+        opens="remote.yaml",
+        damages="remote.yaml",
+        inputs=floats,
+        answer=affine,
+    ),
     Case(
         name="custom-runtime",
         platform="linear_npz",

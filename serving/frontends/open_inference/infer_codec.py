@@ -210,7 +210,7 @@ def _inputs(
         shape = tuple(tensor.shape[: MAX_DIMENSIONS + 1])
         data: bytes | memoryview | Tensor
         if not (raws or place):
-            data = _typed(tensor, dtype)
+            data = typed(tensor, dtype)
         elif tensor.HasField("contents"):
             raise InvalidArgument(
                 f"contents field must not be specified when using"
@@ -231,8 +231,8 @@ def _inputs(
     return found
 
 
-def _typed(tensor: Any, dtype: str) -> Tensor:
-    """The typed values of an input as a flat array."""
+def typed(tensor: Any, dtype: str) -> Tensor:
+    """The typed values of a tensor as a flat array; raises InvalidArgument if they are not its."""
     name = escape(tensor.name)
     field = _CONTENTS.get(dtype)
     if field is None:

@@ -54,7 +54,7 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
         given = _parameters(output, f"output '{escape(name)}'")
         outputs.append(wanted.read(name, given, regions, asked.binary_data_output))
     tail = binary_body.Tail(rest)
-    inputs = [_input(tensor, tail, regions) for tensor in _objects(document, "inputs", True)]
+    inputs = [to_raw(tensor, tail, regions) for tensor in _objects(document, "inputs", True)]
     tail.finish()
     deadline_s = request.deadline_s
     if asked.timeout_s is not None:
@@ -74,7 +74,8 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
     return query, Form(asked.binary_data_output, outputs)
 
 
-def _input(tensor: Mapping[str, Any], tail: binary_body.Tail, regions: SharedRegions) -> RawTensor:
+def to_raw(tensor: Mapping[str, Any], tail: binary_body.Tail, regions: SharedRegions) -> RawTensor:
+    """Makes a tensor of its JSON and what follows the JSON; raises as ``to_query``."""
     name = _text(tensor, "name", "an input")
     shown = escape(name)
     place = f"input '{shown}'"
@@ -125,7 +126,7 @@ def encode(response: InferResponse, request_id: str, form: Form) -> HttpResponse
             line["parameters"] = {"binary_data_size": len(data)}
             tail.append(data)
         else:
-            line["data"] = _values(name, array)
+            line["data"] = values(name, array)
         outputs.append(line)
     metadata = response.model
     body: dict[str, Any] = {
@@ -153,7 +154,8 @@ def _written(place: wanted.Place, name: str, data: bytes | memoryview) -> dict[s
     return {**where, "shared_memory_offset": place.offset} if place.offset else where
 
 
-def _values(name: str, array: Tensor) -> Any:
+def values(name: str, array: Tensor) -> Any:
+    """The elements as ``orjson`` writes them; raises FailedPrecondition for what JSON lacks."""
     flat = np.ascontiguousarray(array).reshape(-1)
     if array.dtype == np.object_:
         try:
@@ -165,13 +167,13 @@ def _values(name: str, array: Tensor) -> Any:
             ) from None
     if array.dtype.kind in "biu":
         return flat
-    values = flat if array.dtype.kind == "f" else flat.astype(np.float32)  # BF16
-    if not np.isfinite(values).all():
+    floats = flat if array.dtype.kind == "f" else flat.astype(np.float32)  # BF16
+    if not np.isfinite(floats).all():
         raise FailedPrecondition(
             f"output '{name}' holds NaN or infinity, which JSON cannot carry; ask for it as binary"
             " data"
         )
-    return values
+    return floats
 
 
 def _objects(document: Mapping[str, Any], key: str, required: bool) -> list[dict[str, Any]]:

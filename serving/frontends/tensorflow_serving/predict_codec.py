@@ -82,14 +82,20 @@ def cut(view: memoryview) -> PredictMessage:
     inputs: dict[str, tuple[str, Any, Cut]] = {}
     for tag, at, start, end in walk(view, _MAX_INPUTS):
         if tag == _INPUT:
-            entry = _entry(view[start:end])
-            inputs[entry[0]] = entry
+            found = entry(view[start:end])
+            inputs[found[0]] = found
         else:
             rest.append(view[at:end])
     return PredictMessage(parse(wire.PredictRequest, b"".join(rest)), list(inputs.values()))
 
 
-def _entry(view: memoryview) -> tuple[str, Any, Cut]:
+def entry(view: memoryview) -> tuple[str, Any, Cut]:
+    """Parses an entry of ``inputs``: its name, the tensor, and what was cut out of it.
+
+    Raises:
+        InvalidArgument: these bytes are none.
+        IndexError: they are not of the form that serialisers write.
+    """
     key = value = memoryview(b"")
     for tag, _, start, end in walk(view, _MAX_FIELDS):
         if tag == _KEY:

@@ -55,7 +55,7 @@ _KINDS: Final = (
     _Kind("UINT32", wire.DT_UINT32, 16),
     _Kind("UINT64", wire.DT_UINT64, 17),
 )
-_BY_NUMBER: Final = {kind.number: kind for kind in _KINDS}
+BY_NUMBER: Final = {kind.number: kind for kind in _KINDS}
 BY_DTYPE: Final = {kind.dtype: kind for kind in _KINDS}
 _FIELDS: Final = wire.TensorProto.DESCRIPTOR.fields_by_number
 _INTEGERS: Final = {k.dtype: _FIELDS[k.field].name for k in _KINDS if "INT" in k.dtype}
@@ -76,7 +76,7 @@ def to_raw(name: str, tensor: Any, cut: Cut = NO_CUT) -> RawTensor:
     Raises:
         InvalidArgument: the message contradicts itself, or no signature can take it.
     """
-    kind = _BY_NUMBER.get(tensor.dtype)
+    kind = BY_NUMBER.get(tensor.dtype)
     if kind is None:
         known = _DTYPE_NAMES.get(tensor.dtype)
         what = known.name if known else f"of data type {tensor.dtype}"

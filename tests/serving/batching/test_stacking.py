@@ -132,3 +132,14 @@ def test_requests_that_differ_have_other_keys(other: InferRequest) -> None:
 def test_every_dtype_has_a_key_of_its_own() -> None:
     keys = {key_of(InferRequest({"x": np.zeros((1,), dtype)})) for dtype in NUMPY.values()}
     assert len(keys) == len(NUMPY)
+
+
+@pytest.mark.parametrize(
+    ("deadlines_s", "wanted_s"),
+    [((5.0, 9.0, 7.0), 9.0), ((5.0, None), None), ((None, None), None), ((4.0,), 4.0)],
+)
+def test_a_batch_is_wanted_as_long_as_any_of_its_requests(
+    deadlines_s: tuple[float | None, ...], wanted_s: float | None
+) -> None:
+    x = {"x": np.zeros((1, 2), np.float32)}
+    assert stack([InferRequest(x, deadline_s=d) for d in deadlines_s]).deadline_s == wanted_s

@@ -48,6 +48,24 @@ def test_tensorflow_servings() -> None:
     assert found.versions[1].files.keys() == {"saved_model.pb", "variables/variables.index"}
 
 
+@pytest.mark.parametrize(
+    ("config", "versions"), [("platform: remote", [1]), ("platform: onnx", []), ("", [])]
+)
+def test_a_platform_without_files_is_version_1_by_itself(config: str, versions: list[int]) -> None:
+    found = read({"model.yaml": config})
+    assert found.error is None
+    assert list(found.versions) == versions
+    changed = read({"model.yaml": config}, stamps={"model.yaml": "t1"})
+    assert [v.fingerprint for v in found.versions.values()] != [
+        v.fingerprint for v in changed.versions.values()
+    ] or not versions
+
+
+def test_version_folders_count_more_than_the_configuration_alone() -> None:
+    found = read({"model.yaml": "platform: remote", "3/remote.yaml": "a"})
+    assert list(found.versions) == [3]
+
+
 def test_tritons() -> None:
     found = read(
         {
