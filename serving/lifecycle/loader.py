@@ -274,9 +274,14 @@ def _zeros(spec: TensorSpec, rows: int) -> Tensor:
 def _given(spec: TensorSpec, value: object) -> Tensor:
     if spec.dtype == "BYTES":
         strings = np.asarray(value, dtype=np.object_)
-        encoded: Tensor = np.vectorize(lambda v: str(v).encode(), otypes=[np.object_])(strings)
+        encoded: Tensor = np.vectorize(_bytes, otypes=[np.object_])(strings)
         return encoded
     try:
         return np.asarray(value, dtype=NUMPY[spec.dtype])
     except (ValueError, TypeError, OverflowError):
         raise LoadFailed(f"warmup: input '{spec.name}' is not {spec.dtype}") from None
+
+
+def _bytes(value: object) -> bytes:
+    """Text is UTF-8; bytes that are no text are written as YAML's ``!!binary``."""
+    return value if isinstance(value, bytes) else str(value).encode()
