@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,15 +30,12 @@ def external(model: Path) -> set[str]:
         InvalidArgument: a path leaves the model's folder.
     """
     try:
-        with model.open("rb") as file, contextlib.ExitStack() as stack:
-            mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            view = memoryview(mapped)
-            try:
-                return {str(inside(name)) for name in _of_model(view)}
-            finally:
-                view.release()
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise LoadFailed(f"'{model.name}' cannot be read, or is empty") from error
+        content = memoryview(model.read_bytes())
+    except OSError as error:
+        raise LoadFailed(f"'{model.name}' cannot be read: {error.strerror}") from error
+    if not content:
+        raise LoadFailed(f"'{model.name}' is empty")
+    return {str(inside(name)) for name in _of_model(content)}
 
 
 def _of_model(view: memoryview) -> Iterator[str]:

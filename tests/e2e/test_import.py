@@ -18,7 +18,6 @@ from PIL import Image
 from tests.conftest import ServerProcess
 from tests.e2e.test_real_files import infer, picture
 
-
 # Each import of a SavedModel starts TensorFlow.
 pytestmark = pytest.mark.timeout(600)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -59,20 +60,16 @@ def test_what_is_no_label_map(text: str) -> None:
 @given(st.one_of(st.binary(max_size=100), st.text(max_size=100).map(str.encode)))
 def test_garbage(content: bytes) -> None:
     for parse in (of_lines, of_label_map):
-        try:
+        with contextlib.suppress(InvalidArgument):
             parse(content, "map.pbtxt")
-        except InvalidArgument:
-            pass
 
 
 @given(
     st.lists(st.sampled_from(["item", "{", "}", "id", ":", "1", "'a'", "name", "x"]), max_size=30)
 )
 def test_garbage_of_the_right_words(words: list[str]) -> None:
-    try:
+    with contextlib.suppress(InvalidArgument):
         label_map(" ".join(words))
-    except InvalidArgument:
-        pass
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=1))
