@@ -106,7 +106,7 @@ def _report(
         "platform": export.platform,
         "file": export.model.name,
         "size_bytes": sum(p.stat().st_size for p in files),
-        "needs": _needs(export),
+        "needs": _needs(export, found),
         "labels": list(found.labels) or next((list(names) for names in labels), []),
         "labels_source": found.labels_source,
         "preprocessing": [dataclasses.asdict(fact) for fact in found.preprocessing],
@@ -127,9 +127,11 @@ def _report(
     return report
 
 
-def _needs(export: Export) -> str:
+def _needs(export: Export, found: Findings) -> str:
     extra = registry.entries()[export.platform].extra if export.platform else ""
-    return f"crossfade[{extra}]" if extra else "crossfade"
+    needs = f"crossfade[{extra}]" if extra else "crossfade"
+    packages = sorted({op.pin or op.package for op in found.missing} - {""})
+    return f"{needs}, and {', '.join(packages)} in an environment of its own" if packages else needs
 
 
 def _load(export: Export, found: Findings, report: dict[str, Any], config: ModelConfig) -> None:

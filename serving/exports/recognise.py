@@ -38,7 +38,8 @@ def recognise(place: Path) -> Export:
     """
     if place.name in saved_model.FILES and place.is_file():
         place = place.parent
-    found = [place] if _candidate(place) else list(_candidates(place)) if place.is_dir() else []
+    direct = _candidate(place) or _described(place)
+    found = [place] if direct else list(_candidates(place)) if place.is_dir() else []
     if not found:
         raise NotFound("there is no export or model that this server knows")
     model = found[0] if len(found) == 1 else _latest(found)
@@ -69,6 +70,10 @@ def _candidate(path: Path) -> bool:
         return False
     if path.suffix in _OTHER_SUFFIXES or _platform(path) is not None:
         return True
+    return path.name == "model.json" and _described(path)
+
+
+def _described(path: Path) -> bool:
     return path.suffix == ".json" and _json_kind(hosting.read_json(path)) is not None
 
 

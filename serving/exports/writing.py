@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
@@ -69,7 +70,8 @@ class Staged:
         if target.exists():
             if not force:
                 raise _taken(self._name, self.version)
-            os.rename(target, self.folder / "replaced")  # goes with the scratch folder
+            _exchange(self.folder / str(self.version), target)  # the old one goes with the scratch
+            return target
         try:
             os.rename(self.folder / str(self.version), target)
         except OSError as error:
@@ -210,6 +212,19 @@ def _fill(folder: Path, number: int, entry: Entry, progress: Progress | None) ->
             new.write(text.encode())
     for base, _, _ in os.walk(folder):
         _sync(Path(base))
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swaps two folders in one step where the C library can, else with a moment in between."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = -100  # AT_FDCWD
+    exchange = 2  # RENAME_EXCHANGE
+    swap = getattr(libc, "renameat2", None)
+    if swap is None or swap(here, os.fsencode(new), here, os.fsencode(old), exchange):
+        aside = new.with_name("replaced")
+        os.rename(old, aside)
+        os.rename(new, old)
+    _sync(old.parent)
 
 
 @contextlib.contextmanager
