@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             target = stage.publish(options.force)
         notes = [*found.notes, f"not tried: {untried}" if untried else "tried: it loads here"]
         lines = [
-            *_written(target, export, found, entry),
+            *_written(target, export, found, entry, stage.configured),
             *_from(place, export),
             *(f"  {note}" for note in notes),
         ]
@@ -126,7 +126,9 @@ def _try(stage: Staged, name: str, export: Export, found: Findings) -> str:
     return ""
 
 
-def _written(target: Path, export: Export, found: Findings, entry: Entry) -> list[str]:
+def _written(
+    target: Path, export: Export, found: Findings, entry: Entry, configured: bool
+) -> list[str]:
     names = sorted(entry.files.keys() | entry.texts.keys())
     shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
     lines = [
@@ -136,7 +138,8 @@ def _written(target: Path, export: Export, found: Findings, entry: Entry) -> lis
     if found.labels:
         lines.append(f"  {len(found.labels)} labels of {found.labels_source}")
     if entry.config:
-        lines.append(f"  {OWN_CONFIG} has {', '.join(entry.config)}")
+        now = "has" if configured else "stays as it was; the import has"
+        lines.append(f"  {OWN_CONFIG} {now} {', '.join(entry.config)}")
     return lines
 
 

@@ -28,6 +28,8 @@ from crossfade.serving.repository.layout import MAX_VERSION, OWN_CONFIG, TRITON_
 _CHUNK_BYTES: Final = 8 << 20
 # Hidden, so that no server takes it for a model.
 _SCRATCH: Final = ".import-"
+# A version is served right without these, so that what the model has of them stays.
+_OPTIONAL: Final = frozenset({"warmup"})
 Progress = Callable[[int, int], None]
 
 
@@ -36,11 +38,13 @@ class Staged:
 
     Attributes:
         folder: a model's folder with this version alone, as a server would read it.
+        configured: whether publishing has written its ``model.yaml``.
     """
 
     def __init__(self, repository: Path, name: str, version: int, folder: Path) -> None:
         self.version = version
         self.folder = folder
+        self.configured = False
         self._model = repository / name
         self._name = name
 
@@ -57,6 +61,7 @@ class Staged:
             with contextlib.suppress(OSError):  # another import has made the model's folder
                 os.rename(self.folder, self._model)
                 _sync(self._model.parent)
+                self.configured = True
                 return self._model / str(self.version)
         config = merged(self._model, self.folder, force)
         if config is not None:
@@ -64,6 +69,7 @@ class Staged:
             with _durable(temporary) as file:
                 file.write(config.encode())
             os.replace(temporary, self._model / OWN_CONFIG)
+            self.configured = True
         target = _folder_of(self._model, self._name, self.version) or (
             self._model / str(self.version)
         )
@@ -149,7 +155,7 @@ def merged(model: Path, folder: Path, force: bool) -> str | None:
         )
     had = _config(model)
     differing = [key for key, value in wanted.items() if had.get(key) != value]
-    if not differing:
+    if not differing or (not force and set(differing) <= _OPTIONAL):
         return None
     if not force:
         raise AlreadyExists(

@@ -105,6 +105,21 @@ def test_a_configuration_that_is_there(tmp_path: Path, entry: Entry) -> None:
         write(repository, entry)
 
 
+def test_recorded_requests_of_the_model_stay(tmp_path: Path, entry: Entry) -> None:
+    repository = tmp_path / "models"
+    mine = Entry(entry.files, {}, {"warmup": [{"count": 3}]})
+    write(repository, mine)
+    others = Entry(entry.files, {}, {"warmup": [{"count": 4}]})
+    with staged(repository, "m", others) as stage:
+        stage.publish(False)
+        assert not stage.configured
+    assert read_folder("m", repository / "m").config.warmup[0].count == 3
+    with staged(repository, "m", others, force=True) as stage:
+        stage.publish(True)
+        assert stage.configured
+    assert read_folder("m", repository / "m").config.warmup[0].count == 4
+
+
 def test_two_at_once(tmp_path: Path, entry: Entry) -> None:
     repository = tmp_path / "models"
     with staged(repository, "m", entry) as one, staged(repository, "m", entry) as two:
