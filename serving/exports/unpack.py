@@ -20,6 +20,8 @@ SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES: Final = 1 << 20
 # What tarfile may read to learn of the next member: it keeps long names and pax records in memory.
 _HEADER_BYTES: Final = 1 << 20
+# What a member may take in a zip's directory, which zipfile keeps in memory as a whole.
+_ENTRY_BYTES: Final = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> None:
     left = limits.allowed(archive.stat().st_size)
     reader = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
     try:
+        if reader is _zip_members and _directory_bytes(archive) > limits.members * _ENTRY_BYTES:
+            raise InvalidArgument(f"the archive has more than {limits.members} members")
         with contextlib.closing(reader(archive)) as members:
             for count, (name, content) in enumerate(members, 1):
                 if count > limits.members:
@@ -122,6 +126,20 @@ def _zip_members(archive: Path) -> Members:
             else:
                 with opened.open(info) as content:
                     yield info.orig_filename, content
+
+
+def _directory_bytes(archive: Path) -> int:
+    """The size of a zip's directory, as its end says it and zipfile believes it."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - (1 << 17)))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0:
+        return 0
+    large = end - 76  # the record of large archives, before its locator of 20 bytes
+    if large >= 0 and tail[end - 20 : end - 16] == b"PK\6\7":
+        return int.from_bytes(tail[large + 40 : large + 48], "little")
+    return int.from_bytes(tail[end + 12 : end + 16], "little")
 
 
 class _Metered:
