@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from crossfade.runtimes.extras import require
@@ -25,6 +26,17 @@ def tensorflow() -> Any:
     tf = require("tensorflow", "tensorflow", "a SavedModel")
     tf.get_logger().setLevel(logging.ERROR)
     return tf
+
+
+def registered_ops(names: Collection[str]) -> frozenset[str]:
+    """Those of ``names`` that are ops of the TensorFlow installed here; raises as ``tensorflow``.
+
+    Ops that another library registered in this process count, too.
+    """
+    tensorflow()
+    from tensorflow.python.framework import op_def_registry
+
+    return frozenset(name for name in names if op_def_registry.get(name) is not None)
 
 
 def session_config(tf: Any, options: SavedModelOptions) -> Any:

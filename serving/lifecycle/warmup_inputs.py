@@ -16,7 +16,8 @@ def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
 
     Args:
         spec: the input.
-        value: nested lists; a string may be ``{file: NAME}``, what a file holds.
+        value: nested lists; a string may be ``{file: NAME}``, what a file holds, and bytes that
+            are no text are written as YAML's ``!!binary``.
         folder: where such files are: the version's.
 
     Raises:
@@ -34,7 +35,7 @@ def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
 
 def _element(value: object, folder: Path) -> bytes:
     if not isinstance(value, dict):
-        return str(value).encode()
+        return value if isinstance(value, bytes) else str(value).encode()
     name = value.get("file")
     if value.keys() != {"file"} or not isinstance(name, str) or Path(name).name != name:
         raise LoadFailed("warmup: a file is written as {file: NAME}, without folders")

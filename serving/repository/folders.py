@@ -11,14 +11,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound
+from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound, PermissionDenied
 from crossfade.runtimes.python_model.trust import COPIED_MARK as _MANIFEST
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.repository.layout import FileInfo, ModelFiles, VersionFiles, read_model
+from crossfade.serving.repository.layout import (
+    FileInfo,
+    ModelFiles,
+    VersionFiles,
+    fingerprint,
+    read_model,
+)
 
 
 class Folder(Protocol):
@@ -72,20 +78,29 @@ class RemoteFolder:
 
     def read(self, name: str, override: ModelConfig | None = None) -> ModelFiles:
         """See ``Folder.read``."""
-        self._fs.invalidate_cache(self._path)
-        found: dict[str, Any] = self._fs.find(self._path, detail=True)
-        prefix = self._path.lstrip("/") + "/"
-        files = {
-            path.lstrip("/").removeprefix(prefix): FileInfo(int(entry["size"]), _stamp(entry))
-            for path, entry in found.items()
-        }
+        files = self.listing()
         if not files:
             raise no_folder(name)
         cat = self._fs.cat_file
         return read_model(name, files, lambda path: bytes(cat(f"{self._path}/{path}")), override)
 
-    def fetch(self, model: ModelFiles, version: VersionFiles) -> Path:
-        """See ``Folder.fetch``."""
+    def listing(self) -> dict[str, FileInfo]:
+        """Every file below the folder, by path relative to it."""
+        self._fs.invalidate_cache(self._path)
+        found: dict[str, Any] = self._fs.find(self._path, detail=True)
+        prefix = self._path.lstrip("/") + "/"
+        return {
+            path.lstrip("/").removeprefix(prefix): FileInfo(int(entry["size"]), _stamp(entry))
+            for path, entry in found.items()
+        }
+
+    def fetch(
+        self,
+        model: ModelFiles,
+        version: VersionFiles,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """See ``Folder.fetch``; ``progress`` is told how many bytes of how many are there."""
         target = self._cache / f"{model.name}-{version.version}-{version.fingerprint[:16]}"
         if target.exists():
             if _is_intact(target):
@@ -93,6 +108,7 @@ class RemoteFolder:
             shutil.rmtree(target, ignore_errors=True)  # damaged since it was copied
         self._cache.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=self._cache, prefix=".copy-"))
+        total, done = sum(info.size_bytes for info in version.files.values()), 0
         try:
             for path, info in version.files.items():
                 copy = scratch / path
@@ -103,6 +119,9 @@ class RemoteFolder:
                 self._fs.get_file(remote, str(copy))
                 if copy.stat().st_size != info.size_bytes:
                     raise LoadFailed(f"'{path}' changed while it was copied; it is tried again")
+                done += info.size_bytes
+                if progress is not None:
+                    progress(done, total)
             (scratch / _MANIFEST).write_text(json.dumps(_digests(scratch)))
             try:
                 os.replace(scratch, target)
@@ -119,6 +138,47 @@ def open_folder(location: str, cache: Path | None = None) -> Folder:
     if "://" not in location:
         return LocalFolder(Path(location))
     return RemoteFolder(*remote_place(location, cache))
+
+
+def copied(
+    location: str,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Copies whatever is behind a URL, one file or all below a folder; returns where it is now.
+
+    Args:
+        location: any URL that fsspec opens.
+        cache: where copies are kept; ``None`` is the user's cache folder.
+        progress: see ``RemoteFolder.fetch``.
+
+    Raises:
+        NotFound: there is nothing, or no such file system.
+        MissingExtra: the file system needs a package that is not installed.
+        LoadFailed: the copy is not what the listing says.
+        PermissionDenied: the caller may not read there.
+    """
+    file_system, path, base = remote_place(location.rstrip("/"), cache)
+    try:
+        alone = file_system.info(path) if file_system.isfile(path) else None
+        parent, _, name = path.rpartition("/")
+        folder = RemoteFolder(file_system, path if alone is None else parent, base)
+        files = (
+            folder.listing()
+            if alone is None
+            else {name: FileInfo(int(alone["size"]), _stamp(alone))}
+        )
+        # Some object stores keep folders as empty objects.
+        files = {file: info for file, info in files.items() if file and not file.endswith("/")}
+        if not files:
+            raise NotFound(f"there is nothing at '{location}'")
+        everything = VersionFiles(1, "", files, fingerprint(files))
+        copy = folder.fetch(ModelFiles("export", ModelConfig(), {}, {}), everything, progress)
+    except FileNotFoundError:
+        raise NotFound(f"there is nothing at '{location}'") from None
+    except PermissionError:
+        raise PermissionDenied(f"'{location}' may not be read with these credentials") from None
+    return copy if alone is None else copy / name
 
 
 def remote_place(location: str, cache: Path | None) -> tuple[Any, str, Path]:

@@ -159,8 +159,8 @@ def read_model(
             error = error or f"version {number} has two folders"
         found = folders[folder]
         described = {**shared, **{f"{folder}/{p}": i for p, i in found.items()}}
-        fingerprint = _fingerprint(described) + stamp
-        versions[number] = VersionFiles(number, folder, found, fingerprint)
+        mark = fingerprint(described) + stamp
+        versions[number] = VersionFiles(number, folder, found, mark)
     return ModelFiles(name, config, versions, labels, error)
 
 
@@ -186,6 +186,7 @@ def _is_opened(names: Iterable[str]) -> bool:
     return any(entry.opens(name) for name in names for entry in entries().values())
 
 
-def _fingerprint(files: Mapping[str, FileInfo]) -> str:
+def fingerprint(files: Mapping[str, FileInfo]) -> str:
+    """Changes when any of the files does."""
     lines = (f"{path}\0{info.size_bytes}\0{info.stamp}\n" for path, info in sorted(files.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

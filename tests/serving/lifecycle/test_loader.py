@@ -264,6 +264,18 @@ def test_a_declared_warm_up_must_pass(folder: Folder) -> None:
     assert folder.fault() == "the warm-up request failed: too cold"
 
 
+def test_warm_up_bytes_that_are_no_text(folder: Folder) -> None:
+    folder.fake(
+        inputs=[{"name": "t", "dtype": "BYTES", "shape": [-1]}],
+        behaviour="fail",
+        fail={"when": {"input": "t", "value": "ä"}, "code": "INVALID_ARGUMENT", "message": "seen"},
+    )
+    folder.configure(warmup=[{"inputs": {"t": ["ä".encode()]}}])
+    assert folder.fault() == "the warm-up request failed: seen"
+    folder.configure(warmup=[{"inputs": {"t": [b"\xff\x00"]}}])
+    folder.load()
+
+
 def test_warm_up_inputs_that_are_left_out_are_zeros(folder: Folder) -> None:
     folder.fake(
         inputs=[*ROWS, {"name": "t", "dtype": "BYTES", "shape": [-1]}],

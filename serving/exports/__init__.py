@@ -1,0 +1,1 @@
+"""What others export: recognised, looked into without their libraries, written as a repository."""
