@@ -33,12 +33,14 @@ class Entry:
             is a folder.
         aliases: other names that configurations use (Triton's backend names among them).
         extra: the optional dependency that brings its library; empty where none is needed.
+        native_parser: its files are read by native code, which a hostile file may crash.
     """
 
     target: str
     patterns: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     extra: str = ""
+    native_parser: bool = False
 
     def opens(self, name: str) -> bool:
         """Whether a file of that name (a folder's ends in ``/``) is one of this platform."""
@@ -56,18 +58,21 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("model.onnx", "*.onnx"),
         ("onnx", "onnxruntime"),
         "onnx",
+        native_parser=True,
     ),
     "tensorflow_savedmodel": Entry(
         "crossfade.runtimes.savedmodel.runtime:SavedModelRuntime",
         ("saved_model.pb", "saved_model.pbtxt", "model.savedmodel/", "*.savedmodel/"),
         ("savedmodel", "tensorflow"),
         "tensorflow",
+        native_parser=True,
     ),
     "tflite": Entry(
         "crossfade.runtimes.litert.runtime:LiteRtRuntime",
         ("model.tflite", "*.tflite"),
         ("litert", "tensorflow_lite"),
         "tflite",
+        native_parser=True,
     ),
     "fake": Entry("crossfade.runtimes.fake:FakeRuntime", ("fake.yaml",)),
 }
@@ -120,6 +125,15 @@ def detect(folder: Path, platform: str | None = None) -> tuple[str, Path] | None
     return None
 
 
+def target(platform: str) -> str:
+    """Returns where the class of a platform or alias is, as ``package.module:Class``.
+
+    Raises:
+        InvalidArgument: no runtime has that name.
+    """
+    return entries()[resolve(platform)].target
+
+
 def create(platform: str) -> Runtime:
     """Builds the runtime of a platform or alias.
 
@@ -127,7 +141,7 @@ def create(platform: str) -> Runtime:
         InvalidArgument: no runtime has that name.
         LoadFailed: a third party's class cannot be imported.
     """
-    module, _, name = entries()[resolve(platform)].target.partition(":")
+    module, _, name = target(platform).partition(":")
     try:
         runtime_class = getattr(importlib.import_module(module), name)
     except Exception as error:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, LoadFailed, NotFound
 from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensors
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.litert import delegate, failure, rows
 from crossfade.runtimes.litert.interpreter import Details, Instance, Opener, calls
-from crossfade.runtimes.litert.options import LiteRtOptions
 from crossfade.runtimes.litert.pool import Pool
 from crossfade.runtimes.litert.quantization import Parameters, dequantize, quantize
 from crossfade.runtimes.litert.signature import quantized, read
 from crossfade.runtimes.memory import give_back
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.litert.options import LiteRtOptions
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ class LiteRtRuntime:
     """Opens ``model.tflite`` with LiteRT."""
 
     platform: ClassVar[str] = "tflite"
+    options: ClassVar[str] = "crossfade.runtimes.litert.options:LiteRtOptions"
 
     def estimate(self, artifact: Artifact) -> int:
         """The file once, and three times the file plus 8 MiB for each interpreter.
@@ -41,7 +45,7 @@ class LiteRtRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``."""
-        options = LiteRtOptions.read(artifact.options)
+        options: LiteRtOptions = options_of(artifact.options, self.options)
         litert = require("ai_edge_litert.interpreter", "tflite", "a TFLite model")
         # Read, not mapped: one copy for all interpreters, and a file that is overwritten in place
         # while it is mapped would end the process with SIGBUS.

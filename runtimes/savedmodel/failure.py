@@ -23,8 +23,15 @@ def plain(error: BaseException) -> str:
     return _NOISE.sub("", str(error)).strip()
 
 
+def lacks_op(error: Exception) -> bool:
+    """Whether the graph has an op that this TensorFlow does not know."""
+    return _NO_OP.search(str(error)) is not None
+
+
 def of_load(error: Exception, path: Path, tags: list[str]) -> LoadFailed:
     """Explains why a SavedModel could not be loaded."""
+    if isinstance(error, LoadFailed):
+        return error
     text = str(error)
     if found := _NO_OP.search(text):
         return LoadFailed(

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from crossfade.runtimes import deadline
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import (
     InferRequest,
@@ -31,6 +32,7 @@ class Leaf:
         return [self._one(request) for request in requests]
 
     def _one(self, request: InferRequest) -> InferResult:
+        deadline.of_run.set(request.deadline_s)
         began_ns = time.perf_counter_ns()
         try:
             outputs = self._session.run(request.inputs, request.signature, request.outputs)

@@ -42,13 +42,18 @@ def first_batch(line: Sequence[tuple[Key | None, int]], max_rows: int) -> list[i
 
 
 def stack(requests: Sequence[InferRequest]) -> InferRequest:
-    """Makes one request of several with equal keys; rows keep the order of the requests."""
+    """Makes one request of several with equal keys; rows keep the order of the requests.
+
+    Its deadline is the last of theirs: until then somebody wants the answer.
+    """
     first = requests[0]
     inputs = {name: np.concatenate([r.inputs[name] for r in requests]) for name in first.inputs}
+    deadlines = [request.deadline_s for request in requests]
     return InferRequest(
         inputs,
         first.signature,
         first.outputs,
+        None if None in deadlines else max(d for d in deadlines if d is not None),
         rows=sum(request.rows for request in requests),
     )
 

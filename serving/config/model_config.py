@@ -12,6 +12,7 @@ from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
 from crossfade.runtimes.options import explain
+from crossfade.serving.config.sizes import parse_bytes
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -131,6 +132,45 @@ class Sequencing(_Section):
     states: tuple[SequenceState, ...] = ()
 
 
+class Isolation(_Section):
+    """Where a model runs: in the server, or in a worker process of its own.
+
+    Attributes:
+        process: in a worker process; what crashes there costs this model's requests alone.
+        environment: of that worker, by name: an interpreter with packages of its own.
+        python: the same, by the path of its interpreter.
+        memory_limit_bytes: private memory that the worker may have; also ``memory_limit: 2GiB``.
+        load_timeout_s: a load that takes longer has failed.
+        run_timeout_s: a run that takes longer ends the worker; ``None`` is no limit.
+    """
+
+    process: bool = True
+    environment: str | None = None
+    python: str | None = None
+    memory_limit_bytes: Positive | None = None
+    load_timeout_s: Annotated[float, pydantic.Field(gt=0, le=86_400)] = 300.0
+    run_timeout_s: Annotated[float, pydantic.Field(gt=0, le=86_400)] | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _limit(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "memory_limit" in value:
+            given = dict(value)
+            if "memory_limit_bytes" in given:
+                raise ValueError("give one of memory_limit, memory_limit_bytes")
+            limit = parse_bytes(given.pop("memory_limit"))
+            return {**given, "memory_limit_bytes": limit}
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Isolation:
+        if self.environment is not None and self.python is not None:
+            raise ValueError("give one of environment, python")
+        if not self.process and self.model_fields_set - {"process"}:
+            raise ValueError("the other keys need process: true")
+        return self
+
+
 class DeclaredTensor(_Section):
     """An input or output as a configuration declares it.
 
@@ -171,6 +211,7 @@ class ModelConfig(_Section):
         inputs, outputs: what Triton's ``config.pbtxt`` declares; checked against the model.
         sequence: makes requests that belong together share a state.
         decoupled: a request has any number of responses, and comes over a stream.
+        isolation: runs it in a worker process of its own (``process``).
         options: passed to the runtime.
     """
 
@@ -190,12 +231,18 @@ class ModelConfig(_Section):
     outputs: tuple[DeclaredTensor, ...] = ()
     sequence: Sequencing | None = None
     decoupled: bool = False
+    isolation: Isolation | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")
     @classmethod
     def _auto(cls, value: object) -> object:
         return {"auto": True} if value == "auto" else value
+
+    @pydantic.field_validator("isolation", mode="before")
+    @classmethod
+    def _process(cls, value: object) -> object:
+        return {"process": True} if value == "process" else value
 
     @pydantic.field_validator("version_policy", mode="before")
     @classmethod
@@ -206,6 +253,8 @@ class ModelConfig(_Section):
     def _streams(self) -> ModelConfig:
         if self.decoupled and self.sequence is not None:
             raise ValueError("decoupled and sequence do not go together")
+        if self.decoupled and self.isolation is not None and self.isolation.process:
+            raise ValueError("a decoupled model cannot be isolated")
         return self
 
     @pydantic.field_validator("default_filename")

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from crossfade.runtimes.core.model import (
     Tensor,
     TensorSpec,
 )
+from crossfade.runtimes.isolated import environments
+from crossfade.runtimes.isolated import runtime as isolated
+from crossfade.runtimes.isolated.probe import Probe
+from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
@@ -44,20 +49,39 @@ _MAX_REASON = 800
 _AUTO_MAX_ROWS = 64
 
 
-def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loading:
+    """How a server loads.
+
+    Attributes:
+        probe: tries new files in another process first; ``None`` does not.
+        environments: the folder of those for isolated models; ``None`` is the user's.
+    """
+
+    probe: Probe | None = None
+    environments: Path | None = None
+
+
+PLAIN: Final = Loading()
+
+
+def load(
+    model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading = PLAIN
+) -> Served:
     """Loads one version and warms it up.
 
     Args:
         model: the model's folder, as it was read.
         version: which of its versions.
         folder: where the version's files are on the local disk.
+        loading: how.
 
     Raises:
         LoadFailed: with the reason, which holds no path.
         MissingExtra: the platform's library is not installed.
     """
     try:
-        return _load(model, version, folder)
+        return _load(model, version, folder, loading)
     except CrossfadeError as error:
         error.message = _presentable(error.message.replace(str(folder), model.name))
         raise
@@ -71,12 +95,43 @@ def _presentable(reason: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
-def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+def estimate(model: ModelFiles, version: VersionFiles, folder: Path) -> int:
+    """Bytes of memory that a version takes at most; 0 where that cannot be said, nor loaded."""
+    try:
+        platform, artifact = _artifact(model, version, folder)
+        return registry.create(platform).estimate(artifact)
+    except (CrossfadeError, OSError):
+        return 0
+
+
+def _artifact(model: ModelFiles, version: VersionFiles, folder: Path) -> tuple[str, Artifact]:
     config = model.config
     platform, path = find_artifact(config, folder)
     instances = config.instances or len(os.sched_getaffinity(0))
-    artifact = Artifact(path, model.name, version.version, instances, config.options)
-    loaded = registry.create(platform).load(artifact)
+    return platform, Artifact(path, model.name, version.version, instances, config.options)
+
+
+def _open(config: ModelConfig, platform: str, artifact: Artifact, loading: Loading) -> Session:
+    """Loads in a worker process or, what is known not to crash, in this one."""
+    where = config.isolation
+    if where is not None and where.process:
+        python = Path(where.python) if where.python else None
+        if where.environment:
+            python = environments.interpreter(where.environment, loading.environments)
+        limits = isolated.Limits(
+            where.memory_limit_bytes, where.load_timeout_s, where.run_timeout_s
+        )
+        return isolated.load(platform, artifact, limits, python)
+    if loading.probe is not None:
+        loading.probe.check(platform, artifact)
+    return registry.create(platform).load(artifact)
+
+
+def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading) -> Served:
+    config = model.config
+    platform, artifact = _artifact(model, version, folder)
+    instances = artifact.instances
+    loaded = _open(config, platform, artifact, loading)
     try:
         if config.decoupled and not isinstance(loaded, StreamingSession):
             raise LoadFailed(
@@ -91,7 +146,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             assert isinstance(session, StreamingSession)
             decoupled = Decoupled(session, metadata, statistics)
             measured = Measured(decoupled, statistics)
-            return Served(measured, statistics, config, scheduled, decoupled)
+            return Served(measured, statistics, config, scheduled, streaming=decoupled)
         _warm_up(leaf, config.warmup)
         _set_batching(scheduled, leaf, config)
         model_inside: Model = scheduled
@@ -100,7 +155,8 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     except BaseException:
         loaded.close()
         raise
-    return Served(Measured(model_inside, statistics), statistics, config, scheduled)
+    worker = loaded if isinstance(loaded, IsolatedSession) else None
+    return Served(Measured(model_inside, statistics), statistics, config, scheduled, worker=worker)
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from crossfade.runtimes.core.model import Model, ModelMetadata, StreamingModel
+from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
@@ -27,7 +29,9 @@ class Served:
         statistics: Statistics,
         config: ModelConfig,
         queue: Scheduled,
+        *,
         streaming: StreamingModel | None = None,
+        worker: IsolatedSession | None = None,
     ) -> None:
         self.model = model
         self.metadata: ModelMetadata = model.metadata
@@ -35,6 +39,9 @@ class Served:
         self.config = config
         self.queue = queue
         self.streaming = streaming  # of a decoupled model
+        self.worker = worker  # of an isolated one
+        self.memory_bytes = 0  # at most, as its runtime estimates
+        self.loaded_ns = time.time_ns()
         self.default_signature = self.metadata.default_signature
         self.validators = {
             name: Validator(self.metadata, name) for name in self.metadata.signatures
@@ -52,6 +59,16 @@ class Served:
             self._leases += 1
             return True
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody but the lifecycle holds a lease."""
+        return self._leases == 1
+
+    @property
+    def last_used_ns(self) -> int:
+        """Wall-clock time of the last request, or of the load, in ns since the epoch."""
+        return max(self.loaded_ns, self.statistics.last_ns)
+
     def __enter__(self) -> Model:
         """Enters a lease that ``acquire`` has taken."""
         return self.model
@@ -68,6 +85,15 @@ class Served:
                 _log.exception("closing failed", extra={"model": self.metadata.name})
             finally:
                 self._closed.set()
+
+    def retire_idle(self) -> bool:
+        """As ``retire``, unless somebody holds a lease; whether it did."""
+        with self._lock:
+            if self._retired or self._leases > 1:
+                return False
+            self._retired = True
+        self.__exit__()
+        return True
 
     def retire(self) -> None:
         """Gives no more leases, and closes the model when the last one is back. Once."""
