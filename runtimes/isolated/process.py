@@ -22,6 +22,7 @@ import crossfade
 from crossfade.runtimes.core.errors import (
     DeadlineExceeded,
     Internal,
+    InvalidArgument,
     LoadFailed,
     ResourceExhausted,
     Unavailable,
@@ -334,6 +335,8 @@ def _start(task: Task, there: socket.socket, lanes: Sequence[Lane]) -> subproces
 def _written(arena: Arena, inputs: Tensors) -> tuple[list[list[Any]], int]:
     try:
         return arena.write(inputs)
+    except KeyError as error:
+        raise InvalidArgument("an input has a dtype that no model takes") from error
     except (OSError, MemoryError) as error:
         raise ResourceExhausted("there is not enough memory for a run of these sizes") from error
 

@@ -36,7 +36,8 @@ def of_load(error: Exception, path: Path, tags: list[str]) -> LoadFailed:
     if found := _NO_OP.search(text):
         return LoadFailed(
             f"the model needs the op '{found[1]}', which this TensorFlow does not have "
-            "(AutoML tabular exports need those of struct2tensor)"
+            "(AutoML tabular exports need those of struct2tensor: "
+            "isolation: {process: true, environment: automl-tabular})"
         )
     if found := _TAGS.search(text):
         there = re.sub(r"[^\w, ]", "", found[1])

@@ -249,7 +249,7 @@ class Manager:
         return (
             bool(versions)
             and not (entry and entry.routing.evicted)
-            and all(served.queue.is_quick for served in versions)
+            and all(s.worker is None and s.queue.is_quick for s in versions)
         )
 
     def load(self, name: str, override: ModelConfig | None = None) -> None:
