@@ -141,7 +141,9 @@ class FakeModel(Options):
     def _names(self) -> FakeModel:
         known = {given.name for given in self.inputs}
         wanted = {o.source for o in self.outputs if o.source is not None}
-        wanted |= {when.input for when in (self.fail.when, self.crash.when, self.delay_when) if when}
+        wanted |= {
+            when.input for when in (self.fail.when, self.crash.when, self.delay_when) if when
+        }
         wanted |= {self.repeat} if self.repeat else set()
         if unknown := wanted - known:
             raise ValueError(f"no input is called {', '.join(sorted(unknown))}")
@@ -211,7 +213,11 @@ class FakeSession:
             raise errors.InvalidArgument(f"input '{missing[0]}' is missing")
         if model.delay_ms and _hit(model.delay_when, inputs):
             time.sleep(model.delay_ms / 1000)
-        if model.behaviour == "crash" and model.crash.at == "run" and _hit(model.crash.when, inputs):
+        if (
+            model.behaviour == "crash"
+            and model.crash.at == "run"
+            and _hit(model.crash.when, inputs)
+        ):
             _crash(model.crash)
         if model.behaviour == "fail" and model.fail.at == "run" and _hit(model.fail.when, inputs):
             raise _ERRORS[model.fail.code](model.fail.message)

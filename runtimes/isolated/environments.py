@@ -25,6 +25,7 @@ from crossfade.runtimes.core.errors import (
 )
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_STDERR: Final = 2  # by number: what pip says there is its own
 _PROOF: Final = "import sys, numpy, ml_dtypes; sys.exit(sys.version_info < (3, 11))"
 
 
@@ -117,7 +118,7 @@ def create(name: str, folder: Path, say: Callable[[str], None]) -> Path:
         python = scratch / "bin" / "python"
         for what, command in _steps(known, scratch):
             say(what)
-            done = subprocess.run(command, stdout=sys.stderr, check=False)
+            done = subprocess.run(command, stdout=_STDERR, check=False)
             if done.returncode:
                 raise Unavailable(f"{what} failed; what was said above tells why")
         if subprocess.run([python, "-I", "-c", _PROOF], check=False).returncode:

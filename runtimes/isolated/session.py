@@ -105,6 +105,7 @@ class IsolatedSession:
                 said = error.message
             else:
                 began_s = time.monotonic()
+                _log.info("worker process is up", extra={**extra, "pid": worker.pid})
                 self._worker = worker
                 self._tried.set()
                 if self._closing.is_set():

@@ -33,7 +33,8 @@ def of_load(error: Exception, path: Path) -> LoadFailed:
                 "compiled from), or set the option 'delegate' to the Edge TPU's library"
             )
         return LoadFailed(f"the model needs the custom op '{found[1]}', which LiteRT does not have")
-    return LoadFailed(f"LiteRT cannot load the model: {one_line(error, path)}")
+    said = one_line(error, path) or "it needs more memory than there is"
+    return LoadFailed(f"LiteRT cannot load the model: {said}")
 
 
 def of_run(error: Exception) -> CrossfadeError:

@@ -10,7 +10,7 @@ _UNITS: Final = {
     **{f"{unit}B": 1000**power for power, unit in enumerate(("", "K", "M", "G", "T"))},
     **{f"{unit}IB": 1024**power for power, unit in enumerate(("K", "M", "G", "T"), 1)},
 }
-_SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
+_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 
 
 def parse_bytes(text: str | int) -> int:

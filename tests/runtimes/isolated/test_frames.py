@@ -73,5 +73,4 @@ def test_the_end_of_the_other_side_ends_the_wait(ends: Ends) -> None:
     with pytest.raises(Broken):
         receiver.receive()
     with pytest.raises(Broken):
-        for _ in range(2):
-            receiver.send({"a": "b" * 1000})
+        receiver.send({"a": "b"})

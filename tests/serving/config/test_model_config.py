@@ -14,6 +14,7 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import (
     Batching,
     DeclaredTensor,
+    Isolation,
     ModelConfig,
     Queue,
     SequenceControl,
@@ -49,6 +50,7 @@ sequence:
   controls: [{input: START, kind: start, dtype: INT32, false_true: [0, 1]}]
   states: [{input: h, output: h_next, initial: 1}]
 decoupled: false
+isolation: {environment: e, memory_limit_bytes: 1000, load_timeout_s: 5, run_timeout_s: 2.5}
 options: {intra_op_threads: 2}
 """
 
@@ -84,6 +86,9 @@ def test_every_key() -> None:
                 SequenceControl(input="START", kind="start", dtype="INT32", false_true=(0, 1)),
             ),
             states=(SequenceState(input="h", output="h_next", initial=1),),
+        ),
+        isolation=Isolation(
+            environment="e", memory_limit_bytes=1000, load_timeout_s=5, run_timeout_s=2.5
         ),
         options={"intra_op_threads": 2},
     )
