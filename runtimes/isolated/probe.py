@@ -35,11 +35,12 @@ class Probe:
     """Tries files that nobody has loaded here before. Thread-safe.
 
     Args:
-        marks: the folder that remembers what was loaded; made if it is not there.
+        marks: the folder that remembers what was loaded; made if it is not there. ``None``
+            remembers nothing.
         timeout_s: for a trial, the library's import with it.
     """
 
-    def __init__(self, marks: Path, timeout_s: float = 120.0) -> None:
+    def __init__(self, marks: Path | None, timeout_s: float = 120.0) -> None:
         self._marks = marks
         self._timeout_s = timeout_s
 
@@ -82,27 +83,31 @@ class Probe:
         )
 
     def _is_marked(self, name: str) -> bool:
-        return (self._marks / name).exists()
+        # Not Path.exists, which raises where a folder on the way may not be entered.
+        return self._marks is not None and os.path.exists(self._marks / name)
 
     def _mark(self, *names: str) -> None:
+        if self._marks is None:
+            return
         try:
             self._marks.mkdir(parents=True, exist_ok=True)
             for name in names:
                 (self._marks / name).touch()
-            self._forget()
+            _forget(self._marks)
         except OSError as error:
             _log.warning(
                 "what was tried cannot be remembered", extra={"reason": str(error.strerror)}
             )
 
-    def _forget(self) -> None:
-        """Removes the older half of too many marks; they are tried again, no more."""
-        with os.scandir(self._marks) as entries:
-            marks = list(entries)
-        if len(marks) > _MAX_MARKS:
-            for mark in sorted(marks, key=lambda m: m.stat().st_mtime)[: len(marks) // 2]:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(mark)
+
+def _forget(folder: Path) -> None:
+    """Removes the older half of too many marks; what they stood for is tried again, no more."""
+    with os.scandir(folder) as entries:
+        marks = list(entries)
+    if len(marks) > _MAX_MARKS:
+        for mark in sorted(marks, key=lambda m: m.stat().st_mtime)[: len(marks) // 2]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(mark)
 
 
 def _files(path: Path) -> list[Path]:

@@ -506,7 +506,12 @@ class Manager:
 
     def _holdings(self) -> list[Holding]:
         return [
-            Holding((s.metadata.name, s.metadata.version), s.memory_bytes, s.last_used_ns, s.idle)
+            Holding(
+                (s.metadata.name, s.metadata.version),
+                s.memory_bytes,
+                s.last_used_ns,
+                s.idle and s.config.sequence is None,  # else its callers' states would go
+            )
             for s in self.served()
         ]
 

@@ -123,8 +123,14 @@ def open_folder(location: str, cache: Path | None = None) -> Folder:
 
 
 def cache_folder(given: Path | None) -> Path:
-    """Where copies are kept: ``given``, or the user's cache folder."""
-    return given or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossfade"
+    """Where copies are kept: ``given``, or the user's cache folder.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
+    if given:
+        return given
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossfade"
 
 
 def remote_place(location: str, cache: Path | None) -> tuple[Any, str, Path]:

@@ -139,11 +139,13 @@ def test_a_folder_that_cannot_be_written_costs_a_trial_each_time(
     tmp_path: Path, started: list[Any]
 ) -> None:
     (tmp_path / "marks").write_text("a file is in the way")
-    probe = Probe(tmp_path / "marks")
     good = artifact(tmp_path / "1", onnx_models.affine())
-    for _ in range(2):
-        probe.check(PLATFORM, good)
-    assert len(started) == 2
+    for marks in (tmp_path / "marks", None):
+        started.clear()
+        probe = Probe(marks)
+        for _ in range(2):
+            probe.check(PLATFORM, good)
+        assert len(started) == 2
 
 
 def test_marks_do_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
