@@ -185,19 +185,17 @@ def _graph(folder: Path, change: Callable[[Any], None]) -> None:
     file.write_bytes(message.SerializeToString())
 
 
-def _functions_that_call_each_other(graph: Any) -> None:
-    """TensorFlow's loader followed such calls for ever (CVE-2022-23591)."""
+def _functions_that_call_themselves(graph: Any) -> None:
+    """TensorFlow follows such calls until its stack is full (CVE-2022-23591; 2.21 still does)."""
     for function in graph.library.function:
-        node = function.node_def.add(name="again", op="PartitionedCall")
-        node.attr["f"].func.name = function.signature.name
-        node.attr["Tin"].list.SetInParent()
-        node.attr["Tout"].list.SetInParent()
-        node.attr["config"].s = b""
-        node.attr["config_proto"].s = b""
-        node.attr["executor_type"].s = b""
-        function.control_ret["again"] = "again"
-        function.signature.control_output.append("again")
-        function.signature.is_stateful = True
+        signature = function.signature
+        node = function.node_def.add(name="again", op="StatefulPartitionedCall")
+        node.input.extend(argument.name for argument in signature.input_arg)
+        node.attr["f"].func.name = signature.name
+        node.attr["Tin"].list.type.extend(argument.type for argument in signature.input_arg)
+        node.attr["Tout"].list.type.extend(result.type for result in signature.output_arg)
+        for index, result in enumerate(signature.output_arg):
+            function.ret[result.name] = f"again:output:{index}"
 
 
 def _huge_constant(graph: Any) -> None:
@@ -218,7 +216,7 @@ SAVED_MODELS: Mapping[str, Build] = {
     "saved_garbage": lambda folder: _written(folder / "saved_model.pb", b"\xff\x00[}" * 99),
     "saved_truncated": _saved(_cut),
     "saved_no_variables": _saved(_no_variables),
-    "saved_recursion": _saved(lambda f: _graph(f, _functions_that_call_each_other)),
+    "saved_recursion": _saved(lambda f: _graph(f, _functions_that_call_themselves)),
     "saved_huge_constant": _saved(lambda f: _graph(f, _huge_constant)),
     "saved_unknown_op": _saved(lambda f: _graph(f, _unknown_op)),
 }
