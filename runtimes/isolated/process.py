@@ -22,15 +22,14 @@ import crossfade
 from crossfade.runtimes.core.errors import (
     DeadlineExceeded,
     Internal,
-    InvalidArgument,
     LoadFailed,
-    ResourceExhausted,
     Unavailable,
 )
 from crossfade.runtimes.core.model import Artifact, Signature, Tensors
 from crossfade.runtimes.isolated import signatures
-from crossfade.runtimes.isolated.arena import Arena, Misplaced
+from crossfade.runtimes.isolated.arena import Misplaced
 from crossfade.runtimes.isolated.frames import Broken, Frames
+from crossfade.runtimes.isolated.lane import Lane
 
 _log = logging.getLogger(__name__)
 # Makes ``crossfade`` importable by its place alone: a path to site-packages would bring all that
@@ -79,23 +78,6 @@ class Task:
     load_timeout_s: float = 300.0
     run_timeout_s: float | None = None
     trial: bool = False
-
-
-class Lane:
-    """The way of one run at a time: a socket, and memory for its tensors."""
-
-    def __init__(self) -> None:
-        here, self.there = socket.socketpair()
-        self.frames = Frames(here)
-        self.arena = Arena.create()
-        self.passed = (self.there.fileno(), self.arena.descriptor)  # what the worker gets
-        self.owed = 0  # answers that nobody waited for
-
-    def close(self) -> None:
-        """Closes both; what was read is the readers' own."""
-        self.frames.close()
-        self.there.close()
-        self.arena.close()
 
 
 class WorkerProcess:
@@ -241,33 +223,16 @@ class WorkerProcess:
         hung_s = None if limit_s is None else time.monotonic() + limit_s
         until_s = min((t for t in (deadline_s, hung_s) if t is not None), default=None)
         try:
-            while lane.owed:
-                lane.frames.receive(until_s)
-                lane.owed -= 1
-            places, end = _written(lane.arena, inputs)
-            lane.frames.send(
-                {"inputs": places, "end": end, "signature": signature, "outputs": list(outputs)}
-            )
-            lane.owed += 1
-            told = lane.frames.receive(until_s)
-            lane.owed -= 1
+            return lane.ask(inputs, signature, outputs, until_s)
         except TimeoutError:
-            if hung_s is not None and until_s == hung_s:
-                self.kill()
-                raise Unavailable(
-                    f"the model took more than {limit_s:g} s for a run; its worker process is"
-                    " started again",
-                    retry_after_s=_RETRY_S,
-                ) from None
-            raise DeadlineExceeded("the deadline passed while the model ran") from None
-        if "error" in told:
-            raise signatures.error_of(told["error"])
-        found = told.get("outputs")
-        if not isinstance(found, list):
-            raise Misplaced("no outputs")
-        results = lane.arena.read(found, copy=True)
-        lane.arena.trim()
-        return results
+            if hung_s is None or until_s != hung_s:
+                raise DeadlineExceeded("the deadline passed while the model ran") from None
+            self.kill()
+            raise Unavailable(
+                f"the model took more than {limit_s:g} s for a run; its worker process is"
+                " started again",
+                retry_after_s=_RETRY_S,
+            ) from None
 
     def _take(self, deadline_s: float | None) -> Lane:
         left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
@@ -330,15 +295,6 @@ def _start(task: Task, there: socket.socket, lanes: Sequence[Lane]) -> subproces
         pass_fds=passed,
         start_new_session=True,  # Ctrl-C is the server's
     )
-
-
-def _written(arena: Arena, inputs: Tensors) -> tuple[list[list[Any]], int]:
-    try:
-        return arena.write(inputs)
-    except KeyError as error:
-        raise InvalidArgument("an input has a dtype that no model takes") from error
-    except (OSError, MemoryError) as error:
-        raise ResourceExhausted("there is not enough memory for a run of these sizes") from error
 
 
 def _how(code: int) -> str:
