@@ -9,7 +9,8 @@ GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
-    bench-transport bench-gpu bench-slim bench-deps soak native-deps native-check triton wheel clean
+    bench-transport bench-gpu bench-slim bench-isolation bench-deps soak native-deps native-check \
+    triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -66,6 +67,9 @@ bench-gpu: $(GPU)/.ready  ## measure a model on an NVIDIA GPU, bare and behind t
 
 bench-slim: wheel  ## how large the install for edge devices is, and how soon it serves
 	@$(TEST)/bin/python -m crossfade.benchmarks.slim dist/crossfade-*.whl
+
+bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
+	@$(TEST)/bin/python -m crossfade.benchmarks.isolation $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

@@ -11,7 +11,7 @@ A version's folder holds ``fake.yaml``:
       - {name: y, from: x}                                        # echo, sleep, fail
       - {name: version, dtype: INT64, shape: [-1], value: 3}      # a number or a text in any shape
     fail: {at: run, code: UNAVAILABLE, message: busy, when: {input: x, value: 13}}
-    crash: {at: run, how: exit}  # ends the whole process; for trying out isolation
+    crash: {at: run, how: exit, when: {input: x, value: 13}}  # ends the whole process
     repeat: n                    # of a decoupled model: so many responses as this input's value
 
 A value without a shape is one per row. With ``repeat``, delays come before each response, and a
@@ -21,6 +21,7 @@ input has that value: a stacked batch with one bad row fails as a whole, its goo
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,10 +116,11 @@ class Failure(Options):
 
 
 class Crash(Options):
-    """How the process ends: ``exit`` with status 70, or ``abort`` by signal."""
+    """How the process ends: ``exit`` with status 70, by a signal, or not at all (``hang``)."""
 
     at: When = "run"
-    how: Literal["exit", "abort"] = "exit"
+    how: Literal["exit", "abort", "segfault", "hang"] = "exit"
+    when: Trigger | None = None
 
 
 class FakeModel(Options):
@@ -139,7 +141,9 @@ class FakeModel(Options):
     def _names(self) -> FakeModel:
         known = {given.name for given in self.inputs}
         wanted = {o.source for o in self.outputs if o.source is not None}
-        wanted |= {when.input for when in (self.fail.when, self.delay_when) if when}
+        wanted |= {
+            when.input for when in (self.fail.when, self.crash.when, self.delay_when) if when
+        }
         wanted |= {self.repeat} if self.repeat else set()
         if unknown := wanted - known:
             raise ValueError(f"no input is called {', '.join(sorted(unknown))}")
@@ -209,7 +213,11 @@ class FakeSession:
             raise errors.InvalidArgument(f"input '{missing[0]}' is missing")
         if model.delay_ms and _hit(model.delay_when, inputs):
             time.sleep(model.delay_ms / 1000)
-        if model.behaviour == "crash":
+        if (
+            model.behaviour == "crash"
+            and model.crash.at == "run"
+            and _hit(model.crash.when, inputs)
+        ):
             _crash(model.crash)
         if model.behaviour == "fail" and model.fail.at == "run" and _hit(model.fail.when, inputs):
             raise _ERRORS[model.fail.code](model.fail.message)
@@ -268,4 +276,8 @@ def _hit(trigger: Trigger | None, inputs: Tensors) -> bool:
 def _crash(crash: Crash) -> NoReturn:
     if crash.how == "abort":
         os.abort()
+    if crash.how == "segfault":
+        ctypes.string_at(0)
+    while crash.how == "hang":
+        time.sleep(3600)
     os._exit(70)

@@ -35,6 +35,7 @@ class Entry:
         extra: the optional dependency that brings its library; empty where none is needed.
         indirect: the model runs somewhere else: a configuration that names the platform is all of
             it where there are no files, and it gets no requests that nobody has sent.
+        native_parser: its files are read by native code, which a hostile file may crash.
     """
 
     target: str
@@ -42,6 +43,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     extra: str = ""
     indirect: bool = False
+    native_parser: bool = False
 
     def opens(self, name: str) -> bool:
         """Whether a file of that name (a folder's ends in ``/``) is one of this platform."""
@@ -59,30 +61,35 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("model.onnx", "*.onnx"),
         ("onnx", "onnxruntime"),
         "onnx",
+        native_parser=True,
     ),
     "tensorflow_savedmodel": Entry(
         "crossfade.runtimes.savedmodel.runtime:SavedModelRuntime",
         ("saved_model.pb", "saved_model.pbtxt", "model.savedmodel/", "*.savedmodel/"),
         ("savedmodel", "tensorflow"),
         "tensorflow",
+        native_parser=True,
     ),
     "tflite": Entry(
         "crossfade.runtimes.litert.runtime:LiteRtRuntime",
         ("model.tflite", "*.tflite"),
         ("litert", "tensorflow_lite"),
         "tflite",
+        native_parser=True,
     ),
     "tensorrt_plan": Entry(
         "crossfade.runtimes.trt.runtime:TensorRtRuntime",
         ("model.plan", "*.plan"),
         ("tensorrt",),
         "tensorrt",
+        native_parser=True,
     ),
     "torch": Entry(
         "crossfade.runtimes.exported_program.runtime:ExportedProgramRuntime",
         ("model.pt2", "*.pt2", "model.pt", "*.pt"),  # the last two are refused, and told why
         ("pytorch_libtorch", "pytorch"),
         "torch",
+        native_parser=True,
     ),
     "python": Entry("crossfade.runtimes.python_model.runtime:PythonRuntime", ("model.py",)),
     "remote": Entry(
@@ -146,6 +153,15 @@ def detect(folder: Path, platform: str | None = None) -> tuple[str, Path] | None
     return None
 
 
+def target(platform: str) -> str:
+    """Returns where the class of a platform or alias is, as ``package.module:Class``.
+
+    Raises:
+        InvalidArgument: no runtime has that name.
+    """
+    return entries()[resolve(platform)].target
+
+
 def create(platform: str) -> Runtime:
     """Builds the runtime of a platform or alias.
 
@@ -153,7 +169,7 @@ def create(platform: str) -> Runtime:
         InvalidArgument: no runtime has that name.
         LoadFailed: a third party's class cannot be imported.
     """
-    module, _, name = entries()[resolve(platform)].target.partition(":")
+    module, _, name = target(platform).partition(":")
     try:
         runtime_class = getattr(importlib.import_module(module), name)
     except Exception as error:

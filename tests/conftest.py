@@ -81,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
 SERVE = (
     *(sys.executable, "-m", "crossfade", "serve", "--log-format", "json"),
     *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+    # What the tests serve is made anew for each, and would be tried each time.
+    *("--probe", "never"),
 )
 
 

@@ -185,8 +185,9 @@ class Session(Protocol):
     """One loaded version: what the author of a runtime writes. Thread-safe.
 
     It may have ``instances``, how many runs can go on at once where that is not what the artifact
-    asked for, ``max_rows``, the rows that a batch can have at most, and ``nodes``, see
-    ``ModelMetadata``.
+    asked for, ``max_rows``, the rows that a batch can have at most, ``nodes``, see
+    ``ModelMetadata``, and ``quantization``, scale and zero point by name of inputs and outputs
+    that store real numbers as integers.
     """
 
     @property
@@ -208,16 +209,6 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Gives all memory back. Called once, when no run is going on."""
-        ...
-
-
-@runtime_checkable
-class QuantizedSession(Session, Protocol):
-    """A session whose model stores real numbers as integers."""
-
-    @property
-    def quantization(self) -> Mapping[str, tuple[float, int]]:
-        """Scale and zero point of inputs and outputs by name."""
         ...
 
 
@@ -246,14 +237,6 @@ class StreamingSession(Session, Protocol):
 
     def stream(self, inputs: Tensors, signature: str, outputs: Sequence[str]) -> Iterator[Tensors]:
         """As ``run``, one response after the other; closed early when nobody wants the rest."""
-        ...
-
-
-class StreamingModel(Protocol):
-    """Beside a ``Model``: what answers one request with any number of responses. Thread-safe."""
-
-    def stream(self, request: InferRequest) -> Iterator[InferResult]:
-        """Yields each response as it comes, none of them final; an error is the last one."""
         ...
 
 

@@ -34,7 +34,8 @@ def of_load(error: Exception, path: Path) -> LoadFailed:
                 "itself or with the option 'fallback: cpu'"
             )
         return LoadFailed(f"the model needs the custom op '{found[1]}', which LiteRT does not have")
-    return LoadFailed(f"LiteRT cannot load the model: {one_line(error, path)}")
+    said = one_line(error, path) or "it needs more memory than there is"
+    return LoadFailed(f"LiteRT cannot load the model: {said}")
 
 
 def of_run(error: Exception) -> CrossfadeError:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Artifact, Session
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.litert import delegate, edge_tpu, failure, placement, rows
 from crossfade.runtimes.litert.interpreter import Instance, calls
-from crossfade.runtimes.litert.options import LiteRtOptions
 from crossfade.runtimes.litert.pipeline import PipelinedSession
 from crossfade.runtimes.litert.session import LiteRtSession
 from crossfade.runtimes.litert.signature import read
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.litert.options import LiteRtOptions
 
 _log = logging.getLogger(__name__)
 # Where one interpreter runs: a delegate's options, or the CPU alone.
@@ -26,6 +29,7 @@ class LiteRtRuntime:
     """Opens ``model.tflite`` with LiteRT."""
 
     platform: ClassVar[str] = "tflite"
+    options: ClassVar[str] = "crossfade.runtimes.litert.options:LiteRtOptions"
 
     def estimate(self, artifact: Artifact) -> int:
         """The file, or all segments, once, and three times that and 8 MiB for each interpreter.
@@ -41,7 +45,7 @@ class LiteRtRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``."""
-        options = LiteRtOptions.read(artifact.options)
+        options: LiteRtOptions = options_of(artifact.options, self.options)
         litert = require("ai_edge_litert.interpreter", "tflite", "a TFLite model")
         opener = _Opener(litert, options, artifact.name)
         path = edge_tpu.compiled(artifact.path) if options.edge_tpus else artifact.path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed, NotFound
 from crossfade.runtimes.core.model import (
     DEFAULT_SIGNATURE,
@@ -17,14 +18,17 @@ from crossfade.runtimes.core.model import (
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.memory import give_back
 from crossfade.runtimes.ort import convert, failure, providers, signature, threads
-from crossfade.runtimes.ort.options import OrtOptions
 from crossfade.runtimes.reason import one_line
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.ort.options import OrtOptions
 
 
 class OnnxRuntime:
     """Opens ``model.onnx`` with ONNX Runtime."""
 
     platform: ClassVar[str] = "onnxruntime_onnx"
+    options: ClassVar[str] = "crossfade.runtimes.ort.options:OrtOptions"
 
     def estimate(self, artifact: Artifact) -> int:
         """Three times the files plus 32 MiB.
@@ -38,7 +42,7 @@ class OnnxRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``."""
-        options = OrtOptions.read(artifact.options)
+        options: OrtOptions = options_of(artifact.options, self.options)
         ort = require("onnxruntime", "onnx", "an ONNX model")
         chosen = providers.choose(options.execution_providers, ort.get_available_providers())
         session_options = ort.SessionOptions()

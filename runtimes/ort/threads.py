@@ -15,9 +15,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crossfade.runtimes.ort.options import OrtOptions
+if TYPE_CHECKING:
+    from crossfade.runtimes.ort.options import OrtOptions
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()

@@ -23,13 +23,21 @@ def plain(error: BaseException) -> str:
     return _NOISE.sub("", str(error)).strip()
 
 
+def lacks_op(error: Exception) -> bool:
+    """Whether the graph has an op that this TensorFlow does not know."""
+    return _NO_OP.search(str(error)) is not None
+
+
 def of_load(error: Exception, path: Path, tags: list[str]) -> LoadFailed:
     """Explains why a SavedModel could not be loaded."""
+    if isinstance(error, LoadFailed):
+        return error
     text = str(error)
     if found := _NO_OP.search(text):
         return LoadFailed(
             f"the model needs the op '{found[1]}', which this TensorFlow does not have "
-            "(AutoML tabular exports need those of struct2tensor)"
+            "(AutoML tabular exports need those of struct2tensor: "
+            "isolation: {process: true, environment: automl-tabular})"
         )
     if found := _TAGS.search(text):
         there = re.sub(r"[^\w, ]", "", found[1])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.extras import require
-from crossfade.runtimes.savedmodel.options import SavedModelOptions
+from crossfade.runtimes.reason import one_line
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.savedmodel.options import SavedModelOptions
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _pools: tuple[int, int] | None = None
+# What brings ops that exported graphs are known to need (AutoML's tabular ones).
+KNOWN_OPS: Final = ("struct2tensor",)
 
 
 def tensorflow() -> Any:
@@ -54,3 +62,38 @@ def session_config(tf: Any, options: SavedModelOptions) -> Any:
     # Others use the GPU too: take its memory as it is needed, not all at once.
     config.gpu_options.allow_growth = True
     return config
+
+
+def load_ops(tf: Any, wanted: Sequence[str]) -> None:
+    """Loads libraries of custom ops into the process; those that are there already are kept.
+
+    Args:
+        tf: the tensorflow module.
+        wanted: paths of shared libraries, or packages whose ``ops/*.so`` are meant. A package is
+            looked for, not imported: its Python code may need what is not installed.
+
+    Raises:
+        LoadFailed: there is no such library or package, or it was built for another TensorFlow.
+    """
+    for name in wanted:
+        libraries = [Path(name)] if name.endswith(".so") else ops_of(name)
+        if not libraries:
+            raise LoadFailed(f"the package '{name}', which has ops for the model, is not installed")
+        for library in libraries:
+            try:
+                tf.load_op_library(str(library))
+            except Exception as error:
+                raise LoadFailed(
+                    f"the op library '{library.name}' cannot be loaded into TensorFlow"
+                    f" {tf.__version__}: {one_line(error, library)}"
+                ) from error
+
+
+def ops_of(package: str) -> list[Path]:
+    """The op libraries of a package, sorted; none if it is not installed."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return []
+    folders = (found.submodule_search_locations or []) if found else []
+    return sorted(file for folder in folders for file in Path(folder).glob("ops/*.so"))

@@ -11,23 +11,27 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, NotFound
 from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensor, Tensors
 from crossfade.runtimes.memory import give_back
 from crossfade.runtimes.savedmodel import failure, library
-from crossfade.runtimes.savedmodel.options import SavedModelOptions
 from crossfade.runtimes.savedmodel.signature import Bound, bind
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.savedmodel.options import SavedModelOptions
 
 
 class SavedModelRuntime:
     """Opens the folder that holds ``saved_model.pb``."""
 
     platform: ClassVar[str] = "tensorflow_savedmodel"
+    options: ClassVar[str] = "crossfade.runtimes.savedmodel.options:SavedModelOptions"
 
     def estimate(self, artifact: Artifact) -> int:
         """Twelve times the graph, one and a half times variables and assets, plus 32 MiB.
@@ -42,20 +46,33 @@ class SavedModelRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``."""
-        options = SavedModelOptions.read(artifact.options)
+        options: SavedModelOptions = options_of(artifact.options, self.options)
         _check_files(artifact.path)
         tf = library.tensorflow()
-        graph = tf.Graph()
-        session = tf.compat.v1.Session(graph=graph, config=library.session_config(tf, options))
+        library.load_ops(tf, options.op_libraries)
         try:
-            with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    session, options.tags, str(artifact.path)
-                )
+            return _open(tf, artifact.path, options)
         except Exception as error:
-            session.close()
+            known = [package for package in library.KNOWN_OPS if library.ops_of(package)]
+            if not (known and failure.lacks_op(error)):
+                raise failure.of_load(error, artifact.path, options.tags) from error
+        library.load_ops(tf, known)
+        try:
+            return _open(tf, artifact.path, options)
+        except Exception as error:
             raise failure.of_load(error, artifact.path, options.tags) from error
+
+
+def _open(tf: Any, path: Path, options: SavedModelOptions) -> Session:
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph, config=library.session_config(tf, options))
+    try:
+        with graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.loader.load(session, options.tags, str(path))
         return SavedModelSession(session, bind(graph, meta_graph.signature_def, tf), tf)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _check_files(path: Path) -> None:

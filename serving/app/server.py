@@ -13,6 +13,7 @@ from crossfade import __version__
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.runtimes.python_model import trust
 from crossfade.serving.app import on_vertex
+from crossfade.serving.app.loading import loading
 from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
@@ -69,7 +70,14 @@ class Server:
         mode = Mode(config.model_control_mode)
         self._config = config
         self._manager = Manager(
-            sources, mode, config.poll_s, config.load_models, config.load_threads
+            sources,
+            mode,
+            config.poll_s,
+            config.load_models,
+            config.load_threads,
+            loading=loading(config),
+            memory_bytes=config.memory_budget_bytes,
+            evicts=config.memory_policy == "evict",
         )
         self._plane = DataPlane(self._manager)
         policy = guard(config)
@@ -93,6 +101,7 @@ class Server:
             counted.collect,
             choose(config),
             self._counters,
+            memory=self._manager.memory,
         )
         services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
         self.grpc = grpc_host(

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Decoupled:
-    """A ``StreamingModel`` that is a ``Model``, too, so that it is known like any other."""
+    """Answers one request with any number of responses; a ``Model`` like any other to the rest."""
 
     def __init__(
         self, session: StreamingSession, metadata: ModelMetadata, statistics: Statistics
@@ -43,7 +43,7 @@ class Decoupled:
         return [refusal] * len(requests)
 
     def stream(self, request: InferRequest) -> Iterator[InferResult]:
-        """See ``StreamingModel.stream``; foreign errors end here."""
+        """Yields each response as it comes, none of them final; an error is the last one."""
         began_ns = time.perf_counter_ns()
         error: CrossfadeError | None = None
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import InvalidArgument, NotFound, Unavailable
+from crossfade.runtimes.core.errors import InvalidArgument, NotFound
 from crossfade.runtimes.core.model import Tensor
-from crossfade.serving.cli import image_input
+from crossfade.serving.cli import client, image_input
+from crossfade.serving.cli.client import Client
 from crossfade.serving.tensors.raw import decode_bytes, encode_bytes
 from crossfade.serving.tensors.strict_json import to_array
 from crossfade.serving.wire import open_inference as wire
 
-_SERVICE = "/inference.GRPCInferenceService/"
 _EPILOG = """\
 data is one of
   photo.jpg         an image, for a model with one uint8 image or one BYTES input
@@ -48,20 +47,16 @@ def add(commands: Any) -> None:
     option = parser.add_argument
     option("model", help="the model's name")
     option("data", help="what to send")
-    option("--url", default="127.0.0.1:8001", help="the server's gRPC address (%(default)s)")
     option("--version", default="", dest="model_version", help="the version (the latest)")
     option("--top", type=int, default=0, metavar="K", help="print the best K classes and labels")
-    option("--timeout-s", type=float, default=30.0, help="give up after (%(default)s)")
     option("--json", action="store_true", help="print JSON instead of text")
-    option("--tls-ca", type=Path, metavar="PEM", help="speak TLS; the server's authority")
-    option("--tls-cert", type=Path, metavar="PEM", help="the caller's certificate, and ...")
-    option("--tls-key", type=Path, metavar="PEM", help="... its private key, for mutual TLS")
+    client.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Sends one request and prints the answer; returns the exit code."""
-    call = _Client(options).call
+    call = Client(options).call
     metadata = call(
         "ModelMetadata",
         wire.ModelMetadataRequest(name=options.model, version=options.model_version),
@@ -97,44 +92,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_as_text(response, latency_ms))
     return 0
-
-
-class _Client:
-    """One channel; turns gRPC's errors into readable ones."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        import grpc
-
-        self._grpc = grpc
-        self._url = options.url
-        self._timeout_s = options.timeout_s
-        token = os.environ.get("CROSSFADE_TOKEN")
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        limits = (("grpc.max_receive_message_length", -1),)
-        if options.tls_ca or options.tls_cert:
-            ca, key, cert = map(_read, (options.tls_ca, options.tls_key, options.tls_cert))
-            credentials = grpc.ssl_channel_credentials(ca, key, cert)
-            self._channel = grpc.secure_channel(options.url, credentials, limits)
-        else:
-            self._channel = grpc.insecure_channel(options.url, limits)
-
-    def call(self, method: str, request: Any, response: Any) -> Any:
-        stub = self._channel.unary_unary(
-            _SERVICE + method, type(request).SerializeToString, response.FromString
-        )
-        try:
-            return stub(request, timeout=self._timeout_s, metadata=self._metadata)
-        except self._grpc.RpcError as error:
-            if error.code() is self._grpc.StatusCode.UNAVAILABLE and "connect" in error.details():
-                raise Unavailable(f"no server answers at {self._url}: is it running?") from None
-            raise InvalidArgument(f"{error.code().name}: {error.details()}") from None
-
-
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return path.read_bytes() if path else None
-    except OSError as error:
-        raise NotFound(f"'{path}' cannot be read: {error.strerror}") from None
 
 
 def _inputs(data: str, specs: list[Any]) -> tuple[dict[str, Tensor], list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from crossfade.serving.config.sizes import parse_bytes
+
 
 def port(text: str) -> int:
     """Reads a port, 0 to 65535."""
@@ -17,6 +19,14 @@ def positive(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
+
+
+def memory(text: str) -> int:
+    """Reads an amount of memory: 4294967296, 4GiB."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def rate(text: str) -> float:

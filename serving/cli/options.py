@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from crossfade.serving.cli.numbers import positive, rate, seconds
+from crossfade.serving.cli.numbers import memory, positive, rate, seconds
 from crossfade.serving.config.server_config import ServerConfig
 
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in dataclasses.fields(ServerConfig)}
@@ -56,6 +56,37 @@ def limits(parser: argparse.ArgumentParser) -> None:
         help="refuse larger requests (%(default)s)",
     )
     number(parser, "shutdown-grace-s", "what requests in flight get after SIGTERM")
+
+
+def loading(parser: argparse.ArgumentParser) -> None:
+    """Adds how models are loaded, and what they may take."""
+    option = parser.add_argument_group("loading models").add_argument
+    option(
+        "--probe",
+        choices=("auto", "never"),
+        default=DEFAULTS["probe"],
+        help="auto: files that were never loaded on this machine are tried in another process"
+        " first; never: trust them (%(default)s)",
+    )
+    option(
+        "--environments-dir",
+        type=Path,
+        metavar="DIR",
+        help="environments of isolated models; `crossfade env` makes them (the user's data folder)",
+    )
+    option(
+        "--memory-budget-bytes",
+        type=memory,
+        metavar="N",
+        help="what all models may take together, by estimate: 4GiB, say (no limit)",
+    )
+    option(
+        "--memory-policy",
+        choices=("refuse", "evict"),
+        default=DEFAULTS["memory_policy"],
+        help="for a model that does not fit: refuse it, or unload the ones that were not used for"
+        " the longest time until somebody asks for them again (%(default)s)",
+    )
 
 
 def output(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.cli import vertex_options
 from crossfade.serving.cli.numbers import port, positive, positive_seconds
-from crossfade.serving.cli.options import DEFAULTS, limits, number, output, security
+from crossfade.serving.cli.options import DEFAULTS, limits, loading, number, output, security
 from crossfade.serving.config.server_config import ServerConfig
 
 _EPILOG = """\
@@ -120,6 +120,7 @@ def add(commands: Any) -> None:
         help="tell HTTP requests that take longer 504 (no limit)",
     )
     limits(parser)
+    loading(parser)
     security(parser)
     vertex_options.add(parser)
     option(

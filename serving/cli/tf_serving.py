@@ -13,7 +13,7 @@ from typing import Any, Final
 from crossfade import __version__
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument
 from crossfade.serving.cli import tf_batching, tf_flags
-from crossfade.serving.cli.options import DEFAULTS, limits, output, security
+from crossfade.serving.cli.options import DEFAULTS, limits, loading, output, security
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.lifecycle.model_list import ModelListSettings
 from crossfade.serving.repository import tf_model_list
@@ -26,6 +26,7 @@ _PROGRAM: Final = "crossfade-tf-serving"
 _OPTIONS: Final = (
     *("host", "max_request_bytes", "shutdown_grace_s", "cache", "tokens", "admin_from"),
     *("caller_rate", "tls_cert", "tls_key", "tls_client_ca"),
+    *("probe", "environments_dir", "memory_budget_bytes", "memory_policy"),
 )
 _EPILOG: Final = """\
 examples:
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="address to listen on (%(default)s, every interface, as TensorFlow Serving does)",
     )
     limits(parser)
+    loading(parser)
     security(parser)
     output(parser)
     options = parser.parse_all(arguments)

@@ -14,6 +14,7 @@ from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
 from crossfade.runtimes.options import explain
 from crossfade.serving.config import processing_config
 from crossfade.serving.config.processing_config import Postprocess, Preprocess, Task
+from crossfade.serving.config.sizes import parse_bytes
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -133,6 +134,45 @@ class Sequencing(_Section):
     states: tuple[SequenceState, ...] = ()
 
 
+class Isolation(_Section):
+    """Where a model runs: in the server, or in a worker process of its own.
+
+    Attributes:
+        process: in a worker process; what crashes there costs this model's requests alone.
+        environment: of that worker, by name: an interpreter with packages of its own.
+        python: the same, by the path of its interpreter.
+        memory_limit_bytes: private memory that the worker may have; also ``memory_limit: 2GiB``.
+        load_timeout_s: a load that takes longer has failed.
+        run_timeout_s: a run that takes longer ends the worker; ``None`` is no limit.
+    """
+
+    process: bool = True
+    environment: str | None = None
+    python: str | None = None
+    memory_limit_bytes: Positive | None = None
+    load_timeout_s: Annotated[float, pydantic.Field(gt=0, le=86_400)] = 300.0
+    run_timeout_s: Annotated[float, pydantic.Field(gt=0, le=86_400)] | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _limit(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "memory_limit" in value:
+            given = dict(value)
+            if "memory_limit_bytes" in given:
+                raise ValueError("give one of memory_limit, memory_limit_bytes")
+            limit = parse_bytes(given.pop("memory_limit"))
+            return {**given, "memory_limit_bytes": limit}
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Isolation:
+        if self.environment is not None and self.python is not None:
+            raise ValueError("give one of environment, python")
+        if not self.process and self.model_fields_set - {"process"}:
+            raise ValueError("the other keys need process: true")
+        return self
+
+
 class DeclaredTensor(_Section):
     """An input or output as a configuration declares it.
 
@@ -176,6 +216,7 @@ class ModelConfig(_Section):
         task: what the model is for; decides what ``postprocess`` gives.
         preprocess: clients send image files.
         postprocess: clients get what the task calls an answer.
+        isolation: runs it in a worker process of its own (``process``).
         options: passed to the runtime.
     """
 
@@ -198,12 +239,18 @@ class ModelConfig(_Section):
     task: Task | None = None
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
+    isolation: Isolation | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")
     @classmethod
     def _auto(cls, value: object) -> object:
         return {"auto": True} if value == "auto" else value
+
+    @pydantic.field_validator("isolation", mode="before")
+    @classmethod
+    def _process(cls, value: object) -> object:
+        return {"process": True} if value == "process" else value
 
     @pydantic.field_validator("version_policy", mode="before")
     @classmethod
@@ -214,6 +261,8 @@ class ModelConfig(_Section):
     def _streams(self) -> ModelConfig:
         if self.decoupled and self.sequence is not None:
             raise ValueError("decoupled and sequence do not go together")
+        if self.decoupled and self.isolation is not None and self.isolation.process:
+            raise ValueError("a decoupled model cannot be isolated")
         return self
 
     @pydantic.model_validator(mode="after")

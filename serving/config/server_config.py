@@ -40,7 +40,14 @@ class ServerConfig:
         allow_shared_memory: whether clients may register system shared memory.
         shared_memory_prefixes: how the keys of such regions must begin.
         shared_memory_bytes: for all such regions together.
-        cache: where remote versions are copied to; ``None`` is the user's cache folder.
+        cache: where remote versions are copied to, and what was tried is remembered; ``None`` is
+            the user's cache folder.
+        probe: ``auto`` tries files that were never loaded here in another process first;
+            ``never`` trusts them.
+        environments_dir: environments of isolated models; ``None`` is the user's data folder.
+        memory_budget_bytes: what all models may take together, by estimate; ``None`` is no limit.
+        memory_policy: what happens to a model that does not fit: ``refuse`` it, or ``evict``
+            others that nobody uses.
         allow_python_models: folders whose code may be run as models; none is.
         vertex: answers Vertex AI, too, on the HTTP port; ``None`` does not.
     """
@@ -77,4 +84,8 @@ class ServerConfig:
     shared_memory_bytes: int = 1024 * 1024 * 1024
     cache: Path | None = None
     allow_python_models: tuple[Path, ...] = ()
+    probe: str = "auto"
+    environments_dir: Path | None = None
+    memory_budget_bytes: int | None = None
+    memory_policy: str = "refuse"
     vertex: VertexConfig | None = None

@@ -12,7 +12,6 @@ from crossfade.runtimes.core.errors import (
     CrossfadeError,
     Internal,
     InvalidArgument,
-    Unavailable,
     escape,
 )
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
@@ -78,11 +77,7 @@ class DataPlane:
 
     def model_ready(self, ref: ModelRef) -> bool:
         """Whether the model could answer now."""
-        try:
-            with self.manager.lease(ref):
-                return self.ready
-        except Unavailable:
-            return False
+        return self.ready and self.manager.can_answer(ref)
 
     def facts(self, ref: ModelRef) -> Served:
         """The version that is meant, without holding a lease: only its facts may be read.
@@ -115,7 +110,7 @@ class DataPlane:
         be none at all; any other model gives exactly one.
         """
         try:
-            served = self.manager.lease(query.ref)
+            served = self.manager.lease(query.ref, query.deadline_s)
         except CrossfadeError as error:
             yield error
             return
@@ -132,7 +127,7 @@ class DataPlane:
 
     def _one(self, query: Query) -> InferResult:
         try:
-            served = self.manager.lease(query.ref)
+            served = self.manager.lease(query.ref, query.deadline_s)
         except CrossfadeError as error:
             return error
         with served as model:
@@ -140,7 +135,7 @@ class DataPlane:
 
     def _group(self, ref: ModelRef, queries: Sequence[Query]) -> list[InferResult]:
         try:
-            served = self.manager.lease(ref)
+            served = self.manager.lease(ref, _last_deadline_s(queries))
         except CrossfadeError as error:
             return [error] * len(queries)
         with served as model:
@@ -151,6 +146,11 @@ class DataPlane:
             except Exception as error:
                 results = iter([Internal.hide(error, _log, f"model {ref.name}")] * len(good))
             return [next(results) if isinstance(r, InferRequest) else r for r in requests]
+
+
+def _last_deadline_s(queries: Sequence[Query]) -> float | None:
+    deadlines = [query.deadline_s for query in queries]
+    return None if None in deadlines else max(d for d in deadlines if d is not None)
 
 
 def _answer(served: Served, model: Model, query: Query) -> InferResult:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,13 +19,16 @@ from crossfade.runtimes.core.model import (
     InferRequest,
     Model,
     ModelMetadata,
-    QuantizedSession,
     Session,
     Signature,
     StreamingSession,
     Tensor,
     TensorSpec,
 )
+from crossfade.runtimes.isolated import environments
+from crossfade.runtimes.isolated import runtime as isolated
+from crossfade.runtimes.isolated.probe import Probe
+from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
@@ -48,20 +52,39 @@ _AUTO_MAX_ROWS = 64
 _INDIRECT_RUNS = 64
 
 
-def load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loading:
+    """How a server loads.
+
+    Attributes:
+        probe: tries new files in another process first; ``None`` does not.
+        environments: the folder of those for isolated models; ``None`` is the user's.
+    """
+
+    probe: Probe | None = None
+    environments: Path | None = None
+
+
+PLAIN: Final = Loading()
+
+
+def load(
+    model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading = PLAIN
+) -> Served:
     """Loads one version and warms it up.
 
     Args:
         model: the model's folder, as it was read.
         version: which of its versions.
         folder: where the version's files are on the local disk.
+        loading: how.
 
     Raises:
         LoadFailed: with the reason, which holds no path.
         MissingExtra: the platform's library is not installed.
     """
     try:
-        return _load(model, version, folder)
+        return _load(model, version, folder, loading)
     except CrossfadeError as error:
         error.message = _presentable(error.message.replace(str(folder), model.name))
         raise
@@ -75,15 +98,45 @@ def _presentable(reason: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
-def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+def estimate(model: ModelFiles, version: VersionFiles, folder: Path) -> int:
+    """Bytes of memory that a version takes at most; 0 where that cannot be said, nor loaded."""
+    try:
+        platform, artifact = _artifact(model, version, folder)
+        return registry.create(platform).estimate(artifact)
+    except (CrossfadeError, OSError):
+        return 0
+
+
+def _artifact(model: ModelFiles, version: VersionFiles, folder: Path) -> tuple[str, Artifact]:
     config = model.config
     platform, path = find_artifact(config, folder)
-    indirect = registry.is_indirect(platform)
     cores = len(os.sched_getaffinity(0))
-    instances = config.instances or (_INDIRECT_RUNS if indirect else cores)
-    artifact = Artifact(path, model.name, version.version, instances, config.options)
-    loaded = registry.create(platform).load(artifact)
-    instances = getattr(loaded, "instances", instances)
+    instances = config.instances or (_INDIRECT_RUNS if registry.is_indirect(platform) else cores)
+    return platform, Artifact(path, model.name, version.version, instances, config.options)
+
+
+def _open(config: ModelConfig, platform: str, artifact: Artifact, loading: Loading) -> Session:
+    """Loads in a worker process or, what is known not to crash, in this one."""
+    where = config.isolation
+    if where is not None and where.process:
+        python = Path(where.python) if where.python else None
+        if where.environment:
+            python = environments.interpreter(where.environment, loading.environments)
+        limits = isolated.Limits(
+            where.memory_limit_bytes, where.load_timeout_s, where.run_timeout_s
+        )
+        return isolated.load(platform, artifact, limits, python)
+    if loading.probe is not None:
+        loading.probe.check(platform, artifact)
+    return registry.create(platform).load(artifact)
+
+
+def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading) -> Served:
+    config = model.config
+    platform, artifact = _artifact(model, version, folder)
+    indirect = registry.is_indirect(platform)
+    loaded = _open(config, platform, artifact, loading)
+    instances = getattr(loaded, "instances", artifact.instances)
     try:
         if config.decoupled and not isinstance(loaded, StreamingSession):
             raise LoadFailed(
@@ -107,7 +160,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
             assert isinstance(session, StreamingSession)
             decoupled = Decoupled(session, metadata, statistics)
             measured = Measured(decoupled, statistics)
-            return Served(measured, statistics, config, scheduled, decoupled)
+            return Served(measured, statistics, config, scheduled, streaming=decoupled)
         model_inside: Model = scheduled
         if config.sequence is not None:
             model_inside = Sequenced(scheduled, config.sequence)
@@ -115,7 +168,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
         if config.preprocess is not None or config.postprocess is not None:
             from crossfade.serving.processing.build import around as process  # imports Pillow
 
-            stored = loaded.quantization if isinstance(loaded, QuantizedSession) else {}
+            stored = getattr(loaded, "quantization", {})
             around = process(model_inside.metadata, config, stored, _names(model, folder))
         warm: Model = leaf
         if around is not None:
@@ -129,8 +182,14 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
     except BaseException:
         loaded.close()
         raise
-    measured = Measured(model_inside, statistics)
-    return Served(measured, statistics, config, scheduled, processes=around is not None)
+    return Served(
+        Measured(model_inside, statistics),
+        statistics,
+        config,
+        scheduled,
+        worker=loaded if isinstance(loaded, IsolatedSession) else None,
+        processes=around is not None,
+    )
 
 
 def find_artifact(config: ModelConfig, folder: Path) -> tuple[str, Path]:

@@ -18,13 +18,18 @@ from crossfade.runtimes.core.errors import (
     Internal,
     LoadFailed,
     NotFound,
+    ResourceExhausted,
     Unavailable,
     escape,
 )
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle import loader
+from crossfade.serving.lifecycle.loader import Loading
+from crossfade.serving.lifecycle.memory_budget import MemoryBudget
+from crossfade.serving.lifecycle.memory_policy import Holding
 from crossfade.serving.lifecycle.policies import Snapshot, State, next_action, wanted_versions
+from crossfade.serving.lifecycle.revivals import Revivals
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.repository.layout import ModelFiles, check_name, unknown_model
 from crossfade.serving.repository.source import Source
@@ -57,7 +62,13 @@ class _Found:
 
 @dataclasses.dataclass(slots=True)
 class _Version:
-    """One version from one set of files; ``failed`` tells an end by failure from an unload."""
+    """One version from one set of files.
+
+    Attributes:
+        failed: tells an end by failure from an unload.
+        found: what it was loaded from.
+        evicted: the same, where it ended to make room and is loaded again on request.
+    """
 
     version: int
     fingerprint: str
@@ -65,6 +76,8 @@ class _Version:
     reason: str = ""
     failed: bool = False
     served: Served | None = None
+    found: _Found | None = None
+    evicted: _Found | None = None
 
     @property
     def key(self) -> _Key:
@@ -78,6 +91,7 @@ class _Routing:
     by_version: Mapping[int, Served]
     labels: Mapping[str, int]
     latest: Served | None
+    evicted: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +129,9 @@ class _Entry:
             label: before[label] if version not in live and before.get(label) in live else version
             for label, version in self.labels.items()
         }
-        self.routing = _Routing(live, labels, live[max(live)] if live else None)
+        evicted = frozenset(v.version for v in self.versions if v.evicted) - live.keys()
+        newest = max((*live, *evicted), default=0)
+        self.routing = _Routing(live, labels, live.get(newest), evicted)
 
     def note(self, error: str) -> None:
         """Keeps, and logs once, why the model is not what its files ask for."""
@@ -133,6 +149,9 @@ class Manager:
         poll_s: seconds between two looks at the repository, in mode ``poll``.
         startup: names to load at the start in mode ``explicit``; ``*`` is all.
         load_threads: models that are loaded at the same time.
+        loading: how.
+        memory_bytes: what all models may take together; ``None`` is no limit.
+        evicts: whether models that nobody uses make room for others.
     """
 
     def __init__(
@@ -142,12 +161,19 @@ class Manager:
         poll_s: float = 5.0,
         startup: Sequence[str] = (),
         load_threads: int = 2,
+        *,
+        loading: Loading = loader.PLAIN,
+        memory_bytes: int | None = None,
+        evicts: bool = False,
     ) -> None:
         self._sources = sources
         self._mode = mode
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
+        self._loading = loading
+        self.memory = MemoryBudget(memory_bytes, evicts, self._holdings, self._evict)
+        self._revivals = Revivals(self._revive)
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -192,18 +218,36 @@ class Manager:
         for served in live:
             served.wait_closed(max(0.0, until_s - time.monotonic()))
 
-    def lease(self, ref: ModelRef) -> Served:
-        """See ``Resolver.lease``; the lease is also the version's record."""
+    def lease(self, ref: ModelRef, deadline_s: float | None = None) -> Served:
+        """See ``Resolver.lease``; the lease is also the version's record.
+
+        A version that was evicted is loaded again first, for which the caller waits until
+        ``deadline_s`` (``time.monotonic()``).
+        """
         while True:
             served = self._find(ref)
-            if served.acquire():
+            if isinstance(served, int):
+                self._revivals.wait_for(ref.name, served, deadline_s)
+            elif served.acquire():
                 return served
+
+    def can_answer(self, ref: ModelRef) -> bool:
+        """Whether a request would be answered, if need be after its version is loaded again.
+
+        Raises:
+            NotFound: no such model, version or label.
+        """
+        try:
+            return bool(self._find(ref))
+        except Unavailable:
+            return False
 
     def is_quick(self, name: str) -> bool:
         """Whether every version of a model would now answer at once, without a wait."""
         entry = self._entries.get(name)
         versions = entry.routing.by_version.values() if entry else ()
-        return bool(versions) and all(served.is_quick for served in versions)
+        evicted = entry is not None and bool(entry.routing.evicted)
+        return bool(versions) and not evicted and all(served.is_quick for served in versions)
 
     def load(self, name: str, override: ModelConfig | None = None) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
@@ -291,7 +335,8 @@ class Manager:
         found = [s for e in list(self._entries.values()) for s in e.routing.by_version.values()]
         return sorted(found, key=lambda s: (s.metadata.name, s.metadata.version))
 
-    def _find(self, ref: ModelRef) -> Served:
+    def _find(self, ref: ModelRef) -> Served | int:
+        """The version that is meant, or the number of one that was evicted."""
         entry = self._entries.get(ref.name)
         if entry is None:
             raise unknown_model(ref.name)
@@ -304,6 +349,8 @@ class Manager:
         served = routing.latest if version is None else routing.by_version.get(version)
         if served is not None:
             return served
+        if version in routing.evicted or (version is None and routing.evicted):
+            return version or max(routing.evicted)
         asked = f"'{ref.name}'" if version is None else f"'{ref.name}' version {version}"
         if version is None or any(v.version == version for v in entry.versions):
             raise Unavailable(f"Request for unknown model: {asked} is not at ready state")
@@ -380,7 +427,9 @@ class Manager:
         """Unloads what has been added to these versions, and forgets what has failed."""
         entry = self._entry(name)
         with entry.lock:
-            self._step(entry, {v.key for v in before if v.state is State.AVAILABLE}, None)
+            self._step(
+                entry, {v.key for v in before if v.state is State.AVAILABLE or v.evicted}, None
+            )
             added = [v for v in entry.versions if all(v is not old for old in before)]
             draining = [v for v in added if not v.failed and v.state is not State.START]
             entry.versions = before + draining
@@ -406,6 +455,9 @@ class Manager:
         self, entry: _Entry, wanted: set[_Key], found: _Found | None, unload: bool = True
     ) -> None:
         """Loads and unloads until the model's versions are those wanted."""
+        for one in entry.versions:
+            if one.evicted and one.key not in wanted:
+                one.evicted, one.reason = None, "unloaded"
         while action := next_action(_snapshots(entry, wanted)):
             before = State.START if action.kind == "load" else State.AVAILABLE
             key = (action.version, action.fingerprint)
@@ -421,22 +473,85 @@ class Manager:
     def _load(self, entry: _Entry, version: _Version, found: _Found) -> None:
         version.state = State.LOADING
         files = found.files
+        no_room = False
         log = {"model": files.name, "version": version.version}
         try:
             version_files = files.versions[version.version]
             folder = found.source.fetch(files, version_files)
-            version.served = loader.load(files, version_files, folder)
+            needed_bytes = loader.estimate(files, version_files, folder)
+            with self.memory.room(files.name, needed_bytes):
+                served = loader.load(files, version_files, folder, self._loading)
+            served.memory_bytes = needed_bytes
+            version.served, version.found, version.evicted = served, found, None
+        except ResourceExhausted as error:
+            version.reason, no_room = error.message, True
         except CrossfadeError as error:
             version.reason = error.message
         except Exception as error:
             version.reason = Internal.hide(error, _log, f"fetching {files.name}").message
         if version.served is None:
-            version.state, version.failed = State.END, True
+            # One that was evicted is tried again with the next request, as others may go then.
+            again = version.evicted is not None and no_room
+            version.state, version.failed = State.END, not again
+            if not again:
+                version.evicted = None
             _log.error("load failed", extra={**log, "reason": version.reason})
             return
-        version.state = State.AVAILABLE
+        version.state, version.reason = State.AVAILABLE, ""
         entry.route()
         _log.info("loaded", extra=log)
+
+    def _holdings(self) -> list[Holding]:
+        return [
+            Holding(
+                (s.metadata.name, s.metadata.version),
+                s.memory_bytes,
+                s.last_used_ns,
+                s.idle and s.config.sequence is None,  # else its callers' states would go
+            )
+            for s in self.served()
+        ]
+
+    def _evict(self, key: tuple[str, int], reason: str) -> bool:
+        """Unloads a version that nobody uses; it is loaded again on request."""
+        entry = self._entry(key[0])
+        # Never waited for: whoever holds it may be waiting for memory, too.
+        if not entry.lock.acquire(blocking=False):
+            return False
+        try:
+            live = (v for v in entry.versions if v.version == key[1] and v.served)
+            version = next(live, None)
+            if version is None or (served := version.served) is None:
+                return False
+            # First nobody finds it, who would then ask it in vain for a lease.
+            version.state, version.evicted = State.END, version.found
+            version.served = None
+            entry.route()
+            if not served.retire_idle():
+                version.state, version.evicted = State.AVAILABLE, None
+                version.served = served
+                entry.route()
+                return False
+            version.reason = reason
+        finally:
+            entry.lock.release()
+        self.memory.give_back(served.memory_bytes)
+        gc.collect()
+        memory.give_back()
+        return True
+
+    def _revive(self, name: str, number: int) -> None:
+        entry = self._entry(name)
+        with entry.lock:
+            version = next((v for v in entry.versions if v.evicted and v.version == number), None)
+            if version is None or version.evicted is None:
+                return  # it is there again, or gone for good: the caller looks again
+            self._load(entry, version, version.evicted)
+            entry.route()
+            if version.served is None:
+                if version.failed:
+                    raise LoadFailed(f"the model could not be loaded again: {version.reason}")
+                raise ResourceExhausted(version.reason, retry_after_s=1.0)
 
     def _unload(self, entry: _Entry, version: _Version) -> None:
         version.state = State.UNLOADING
@@ -447,6 +562,7 @@ class Manager:
             if served is not None:
                 served.retire()
                 served.wait_closed()
+                self.memory.give_back(served.memory_bytes)
             version.state, version.reason = State.END, "unloaded"
             gc.collect()
             memory.give_back()
@@ -474,7 +590,7 @@ def _mark(entry: _Entry, files: ModelFiles, retry: bool, labelled: bool = True) 
     entry.versions = [
         v
         for v in entry.versions
-        if v.state is not State.END or (v.failed and v.key in wanted and not retry)
+        if v.state is not State.END or ((v.failed or v.evicted) and v.key in wanted and not retry)
     ]
     known = {v.key for v in entry.versions if v.state is not State.UNLOADING}
     entry.versions += [_Version(*new) for new in sorted(wanted - known)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
-from crossfade.runtimes.core.model import Model, ModelMetadata, StreamingModel
+from crossfade.runtimes.core.model import Model, ModelMetadata
+from crossfade.runtimes.isolated.session import IsolatedSession
+from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
@@ -27,8 +30,9 @@ class Served:
         statistics: Statistics,
         config: ModelConfig,
         queue: Scheduled,
-        streaming: StreamingModel | None = None,
         *,
+        streaming: Decoupled | None = None,
+        worker: IsolatedSession | None = None,
         processes: bool = False,
     ) -> None:
         self.model = model
@@ -38,6 +42,9 @@ class Served:
         self.queue = queue
         self.streaming = streaming  # of a decoupled model
         self._processes = processes  # a picture takes longer to decode than many models to run
+        self.worker = worker  # of an isolated one
+        self.memory_bytes = 0  # at most, as its runtime estimates
+        self.loaded_ns = time.time_ns()
         self.default_signature = self.metadata.default_signature
         self.validators = {
             name: Validator(self.metadata, name) for name in self.metadata.signatures
@@ -58,7 +65,17 @@ class Served:
     @property
     def is_quick(self) -> bool:
         """Whether a request would now be run at once, and be over in a moment."""
-        return self.queue.is_quick and not self._processes
+        return self.queue.is_quick and not self._processes and self.worker is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody but the lifecycle holds a lease."""
+        return self._leases == 1
+
+    @property
+    def last_used_ns(self) -> int:
+        """Wall-clock time of the last request, or of the load, in ns since the epoch."""
+        return max(self.loaded_ns, self.statistics.last_ns)
 
     def __enter__(self) -> Model:
         """Enters a lease that ``acquire`` has taken."""
@@ -76,6 +93,15 @@ class Served:
                 _log.exception("closing failed", extra={"model": self.metadata.name})
             finally:
                 self._closed.set()
+
+    def retire_idle(self) -> bool:
+        """As ``retire``, unless somebody holds a lease; whether it did."""
+        with self._lock:
+            if self._retired or self._leases > 1:
+                return False
+            self._retired = True
+        self.__exit__()
+        return True
 
     def retire(self) -> None:
         """Gives no more leases, and closes the model when the last one is back. Once."""

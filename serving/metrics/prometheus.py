@@ -47,6 +47,24 @@ class Waiting(Protocol):
         ...
 
 
+class Worker(Protocol):
+    """A worker process that runs an isolated model, as far as metrics look at it."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it can answer now."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to be started again."""
+        ...
+
+    def resident_bytes(self) -> int:
+        """Its memory in RAM."""
+        ...
+
+
 class Observed(Protocol):
     """A served version, as far as metrics look at it."""
 
@@ -65,6 +83,35 @@ class Observed(Protocol):
         """The queue."""
         ...
 
+    @property
+    def worker(self) -> Worker | None:
+        """Of an isolated model."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes at most."""
+        ...
+
+
+class Memory(Protocol):
+    """What models take together."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What they may."""
+        ...
+
+    @property
+    def used_bytes(self) -> int:
+        """What they do, at most."""
+        ...
+
+    @property
+    def evictions(self) -> int:
+        """Versions that were unloaded to make room for others."""
+        ...
+
 
 class Exposition:
     """Collects and formats the metrics of all served versions, and ``others``. Thread-safe.
@@ -72,6 +119,7 @@ class Exposition:
     Args:
         transport: which host serves gRPC.
         counters: what that host counts, by the names in ``_TRANSPORT``.
+        memory: of all models; ``None`` is not shown.
     """
 
     def __init__(
@@ -81,12 +129,15 @@ class Exposition:
         others: Callable[[], Iterable[Metric]] = tuple,
         transport: str = "",
         counters: Callable[[], Mapping[str, int]] = dict,
+        *,
+        memory: Memory | None = None,
     ) -> None:
         self._served = served
         self._ready = ready
         self._others = others
         self._transport = transport
         self._counters = counters
+        self._memory = memory
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -108,6 +159,8 @@ class Exposition:
         yield from _latency(served)
         yield from _batches(served)
         yield _nodes(served)
+        yield from _workers(served)
+        yield from _memory(served, self._memory)
         yield from _triton(served)
         yield _tensorflow(served)
         yield from self._others()
@@ -185,6 +238,46 @@ def _nodes(served: list[Observed]) -> Metric:
         for placed, count in one.metadata.nodes.items():
             nodes.add_metric([*_labels(one), placed], count)
     return nodes
+
+
+def _workers(served: list[Observed]) -> Iterator[Metric]:
+    up = GaugeMetricFamily(
+        "crossfade_worker_up", "1 while the model's worker process can answer", labels=_MODEL
+    )
+    restarts = CounterMetricFamily(
+        "crossfade_worker_restarts", "Worker processes started again", labels=_MODEL
+    )
+    resident = GaugeMetricFamily(
+        "crossfade_worker_resident_bytes", "Memory of the worker in RAM", labels=_MODEL
+    )
+    for one in served:
+        if (worker := one.worker) is not None:
+            labels = _labels(one)
+            up.add_metric(labels, float(worker.up))
+            restarts.add_metric(labels, worker.restarts)
+            resident.add_metric(labels, worker.resident_bytes())
+    yield from (up, restarts, resident)
+
+
+def _memory(served: list[Observed], memory: Memory | None) -> Iterator[Metric]:
+    each = GaugeMetricFamily(
+        "crossfade_model_memory_bytes", "What a version takes at most, estimated", labels=_MODEL
+    )
+    for one in served:
+        each.add_metric(_labels(one), one.memory_bytes)
+    yield each
+    if memory is None:
+        return
+    yield GaugeMetricFamily(
+        "crossfade_memory_used_bytes", "What all models take at most", value=memory.used_bytes
+    )
+    if memory.limit_bytes is not None:
+        yield GaugeMetricFamily(
+            "crossfade_memory_budget_bytes", "What they may take", value=memory.limit_bytes
+        )
+    yield CounterMetricFamily(
+        "crossfade_evictions", "Versions unloaded to make room", value=memory.evictions
+    )
 
 
 def _triton(served: list[Observed]) -> Iterator[Metric]:

@@ -181,6 +181,17 @@ def copied(
     return copy if alone is None else copy / name
 
 
+def cache_folder(given: Path | None) -> Path:
+    """Where copies are kept: ``given``, or the user's cache folder.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
+    if given:
+        return given
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossfade"
+
+
 def remote_place(location: str, cache: Path | None) -> tuple[Any, str, Path]:
     """The file system of a URL, the path on it, and where copies are kept.
 
@@ -198,9 +209,8 @@ def remote_place(location: str, cache: Path | None) -> tuple[Any, str, Path]:
         if package is None:
             raise NotFound(f"'{scheme}://' is not a file system that fsspec knows") from error
         raise MissingExtra(scheme, f"models at {scheme}://") from error
-    base = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossfade"
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
-    return file_system, root_path, base / key
+    return file_system, root_path, cache_folder(cache) / key
 
 
 def read_folder(name: str, folder: Path, override: ModelConfig | None = None) -> ModelFiles:

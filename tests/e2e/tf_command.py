@@ -15,7 +15,10 @@ import pytest
 from tests.conftest import ServerProcess
 
 PROGRAM = "import sys; from crossfade.serving.cli.tf_serving import main; sys.exit(main())"
-COMMAND = (sys.executable, "-c", PROGRAM, "--host", "127.0.0.1", "--log-format", "json")
+COMMAND = (
+    *(sys.executable, "-c", PROGRAM, "--host", "127.0.0.1", "--log-format", "json"),
+    *("--probe", "never"),
+)
 Start = Callable[..., ServerProcess]
 
 

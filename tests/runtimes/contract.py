@@ -18,6 +18,7 @@ import pytest
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.model import Artifact, Runtime, Session, Tensors
+from crossfade.runtimes.isolated import runtime as isolated
 from crossfade.runtimes.python_model import trust
 from crossfade.runtimes.python_model.runtime import PythonRuntime
 from crossfade.runtimes.trt.libraries import Libraries
@@ -43,6 +44,7 @@ class Case:
         heavy: writes a model of 16 MB of weights; it takes x FP32 [n, 256].
         checks_shapes: whether a wrong shape is noticed at all.
         options: the runtime's.
+        isolated: in a worker process.
     """
 
     name: str
@@ -58,10 +60,13 @@ class Case:
     checks_shapes: bool = True
     runtime: Callable[[], Runtime] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    isolated: bool = False
 
     def load(self, folder: Path, instances: int = 1) -> Session:
-        runtime = self.runtime() if self.runtime else registry.create(self.platform)
         artifact = Artifact(folder / self.opens, "model", 1, instances, self.options)
+        if self.isolated:
+            return isolated.load(self.platform, artifact, isolated.Limits())
+        runtime = self.runtime() if self.runtime else registry.create(self.platform)
         return runtime.load(artifact)
 
 
@@ -344,7 +349,13 @@ ON_GPU = [
     for case in CASES
     if case.needs == "onnxruntime"
 ]
+# A worker that imports TensorFlow takes seconds, and has the same border.
+ISOLATED = [
+    dataclasses.replace(case, name=f"{case.name}-isolated", isolated=True, heavy=None)
+    for case in CASES
+    if case.needs in {"onnxruntime", "ai_edge_litert", "yaml"}
+]
 PARAMETERS = [
-    *(pytest.param(case, id=case.name) for case in CASES),
+    *(pytest.param(case, id=case.name) for case in (*CASES, *ISOLATED)),
     *(pytest.param(case, id=case.name, marks=pytest.mark.gpu) for case in ON_GPU),
 ]

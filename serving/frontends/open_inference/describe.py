@@ -182,6 +182,7 @@ def _statistics(served: Served) -> Any:
         inference_count=counts.rows,
         execution_count=sum(count for _, (count, _) in runs),
     )
+    message.memory_usage.add(type="CPU", byte_size=served.memory_bytes)
     stats = message.inference_stats
     success = counts.success
     stats.success.count, stats.success.ns = success, counts.success_ns

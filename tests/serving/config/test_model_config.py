@@ -14,6 +14,7 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import (
     Batching,
     DeclaredTensor,
+    Isolation,
     ModelConfig,
     Queue,
     SequenceControl,
@@ -53,6 +54,7 @@ decoupled: false
 task: detection
 preprocess: {name: image_bytes, mean: 127.5, resize: {fit: letterbox}}
 postprocess: {labels: [cat, dog], iou_threshold: 0.5}
+isolation: {environment: e, memory_limit_bytes: 1000, load_timeout_s: 5, run_timeout_s: 2.5}
 options: {intra_op_threads: 2}
 """
 
@@ -92,6 +94,9 @@ def test_every_key() -> None:
         task="detection",
         preprocess=Preprocess(name="image_bytes", mean=(127.5,), resize=Resize(fit="letterbox")),
         postprocess=Postprocess(labels=("cat", "dog"), iou_threshold=0.5),
+        isolation=Isolation(
+            environment="e", memory_limit_bytes=1000, load_timeout_s=5, run_timeout_s=2.5
+        ),
         options={"intra_op_threads": 2},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,21 @@ class Queue:
         self.waiting = waiting
 
 
+class Worker:
+    def __init__(self, up: bool, restarts: int, resident: int) -> None:
+        self.up, self.restarts, self._resident = up, restarts, resident
+
+    def resident_bytes(self) -> int:
+        return self._resident
+
+
+@dataclasses.dataclass
+class Memory:
+    limit_bytes: int | None
+    used_bytes: int
+    evictions: int
+
+
 class Version:
     """A served version, as far as metrics look at it."""
 
@@ -47,6 +63,8 @@ class Version:
         self.metadata = ModelMetadata(name, version, "fake", {})
         self.statistics = Statistics()
         self.queue = Queue(waiting)
+        self.worker: Worker | None = None
+        self.memory_bytes = 0
 
 
 def parse(exposition: Exposition) -> Samples:
@@ -217,3 +235,23 @@ def test_the_transport_shows_itself() -> None:
     assert value(samples, "crossfade_grpc_refused_total") == 2
     assert value(samples, "crossfade_grpc_calls_total") == 7
     assert not any("shown" in name for name, _ in samples)
+
+
+def test_workers_and_memory() -> None:
+    inside, isolated = Version("a", 1), Version("b", 2)
+    isolated.worker = Worker(False, 3, 4096)
+    inside.memory_bytes = 77
+    memory = Memory(1000, 77, 5)
+    exposition = Exposition(lambda: [inside, isolated], lambda: True, memory=memory)
+    samples = parse(exposition)
+    labels = {"model": "b", "version": "2"}
+    assert value(samples, "crossfade_worker_up", **labels) == 0
+    assert value(samples, "crossfade_worker_restarts_total", **labels) == 3
+    assert value(samples, "crossfade_worker_resident_bytes", **labels) == 4096
+    assert sum(name == "crossfade_worker_up" for name, _ in samples) == 1
+    assert value(samples, "crossfade_model_memory_bytes", model="a", version="1") == 77
+    assert value(samples, "crossfade_memory_used_bytes") == 77
+    assert value(samples, "crossfade_memory_budget_bytes") == 1000
+    assert value(samples, "crossfade_evictions_total") == 5
+    memory.limit_bytes = None
+    assert ("crossfade_memory_budget_bytes", frozenset()) not in parse(exposition)
