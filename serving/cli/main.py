@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from crossfade import __version__
 from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.serving.cli import doctor, infer, inspect, serve, token
+from crossfade.serving.cli import convert, doctor, infer, inspect, serve, token
 
 _EPILOG = """\
 exit codes:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, inspect, infer, token, doctor):
+    for command in (serve, inspect, infer, convert, token, doctor):
         command.add(commands)
     options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
