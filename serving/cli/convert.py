@@ -109,7 +109,9 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"[{time.monotonic() - began_s:6.1f} s] {text}\n")
         sys.stderr.flush()
 
-    outcome = conversion.convert(source, options.to, destination, given, limits, say)
+    outcome = conversion.convert(
+        source, options.to, destination, given=given, limits=limits, say=say
+    )
     if options.json:
         sys.stdout.write(json.dumps(report.plain(outcome.report)) + "\n")
     else:

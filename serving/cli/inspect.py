@@ -12,6 +12,7 @@ from typing import Any
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, NotFound
 from crossfade.runtimes.core.model import Artifact, Signature
+from crossfade.serving.conversion import report as conversion_report
 from crossfade.serving.lifecycle.loader import find_artifact
 from crossfade.serving.repository.folders import read_folder
 from crossfade.serving.repository.layout import LABEL_FILES, ModelFiles
@@ -90,6 +91,7 @@ def _report(model: ModelFiles, number: int, platform: str, path: Path) -> dict[s
         "labels": labels,
         "signatures": {},
         "memory_bytes_at_most": None,
+        "conversion": conversion_report.read(beside),
         "error": None,
     }
     artifact = Artifact(path, model.name, number, 1, model.config.options)
@@ -154,6 +156,10 @@ def _text(report: Mapping[str, Any]) -> str:
             for tensor, spec in signature[side].items():
                 shape = "any shape" if spec["shape"] is None else str(spec["shape"])
                 lines.append(f"    {side[:-1]:7}  {tensor}: {spec['dtype']} {shape}")
+    if report["conversion"]:
+        lines.append(
+            "  converted  " + conversion_report.text(report["conversion"]).replace("\n", "\n  ")
+        )
     if report["error"]:
         lines.append(f"  cannot be loaded here: {report['error']}")
     return "\n".join(lines) + "\n"

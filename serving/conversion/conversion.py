@@ -84,7 +84,13 @@ class Given:
 
 
 def convert(
-    source: Source, target: str, destination: Destination, given: Given, limits: Limits, say: Say
+    source: Source,
+    target: str,
+    destination: Destination,
+    *,
+    given: Given,
+    limits: Limits,
+    say: Say,
 ) -> Outcome:
     """Converts a version, and keeps the result only if it is proved to answer alike.
 
@@ -145,7 +151,7 @@ def class_names(source: Source) -> Sequence[str]:
     for output in source.model.config.outputs:
         if output.labels is not None:
             return output.labels
-        if output.labels_file in source.model.label_files:
+        if output.labels_file is not None and output.labels_file in source.model.label_files:
             return source.model.label_files[output.labels_file].splitlines()
     texts = [
         path.read_text("utf-8", "replace")
@@ -155,9 +161,7 @@ def class_names(source: Source) -> Sequence[str]:
     return next((t.splitlines() for t in [*texts, *source.model.label_files.values()]), [])
 
 
-def _check_destination(
-    source: Source, target: str, destination: Destination, given: Given
-) -> None:
+def _check_destination(source: Source, target: str, destination: Destination, given: Given) -> None:
     """Before any work: whether the result could be served where it is to go."""
     elsewhere = "put it somewhere else (--as NAME, or --output FOLDER)"
     place = destination.parent / destination.name
@@ -283,4 +287,3 @@ def _size(path: Path) -> int:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
-

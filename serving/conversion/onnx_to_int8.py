@@ -11,6 +11,7 @@ from crossfade.runtimes.core.model import Artifact, Tensor
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.reason import one_line
 from crossfade.serving.conversion import calibration, onnx_graph
+from crossfade.serving.conversion.data import Rows
 from crossfade.serving.conversion.job import Job, Made
 from crossfade.serving.conversion.savedmodel_source import Say
 from crossfade.serving.conversion.targets import TARGETS
@@ -67,7 +68,7 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
 class _Reader:
     """Gives one row after the other, as ONNX Runtime's calibration asks for them."""
 
-    def __init__(self, rows: calibration.Rows) -> None:
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._next = 0
 

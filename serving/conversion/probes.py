@@ -56,7 +56,6 @@ def probes(
         return {
             spec.name: fill(spec, shape_of(spec, rows, free, known.get(spec.name)))
             for spec in signature.inputs
-            if not spec.optional
         }
 
     def uniform(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
@@ -163,8 +162,10 @@ def edges(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
         limits = np.iinfo(dtype)
         odd = np.arange(int(np.prod(shape))).reshape(shape) % 2 == 1
         return np.where(odd, limits.max, limits.min).astype(dtype)
-    return alternating(-1e3 * _LARGE, 1e3 * _LARGE)(spec, shape) if dtype.itemsize > 2 else (
-        alternating(-_LARGE, _LARGE)(spec, shape)
+    return (
+        alternating(-1e3 * _LARGE, 1e3 * _LARGE)(spec, shape)
+        if dtype.itemsize > 2
+        else (alternating(-_LARGE, _LARGE)(spec, shape))
     )
 
 

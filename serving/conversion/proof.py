@@ -74,6 +74,7 @@ class Proof:
         self.made_name = next(iter(made.signatures))
         self.groups: dict[str, dict[str, Worst]] = {}
         self.reasons: list[str] = []
+        self.notes: list[str] = []
         self.refused: list[str] = []
 
     @property
@@ -89,6 +90,10 @@ class Proof:
             now = {spec.name: spec.dtype for spec in getattr(made, side)}
             if was != now:
                 self.reasons.append(f"the {side} changed from {_list(was)} to {_list(now)}")
+        required = {spec.name for spec in made.inputs if not spec.optional}
+        for spec in self.wanted.inputs:
+            if spec.optional and spec.name in required:
+                self.notes.append(f"a request may no longer leave out input '{spec.name}'")
 
     def run(self, group: str, probe: Probe, given: Tensors | None = None) -> Answers | None:
         """Runs both sides on one input, and compares.
@@ -117,21 +122,21 @@ class Proof:
             else:
                 self.refused.append(f"{probe.name}: {error.message}")
             return None
-        quantised = TARGETS[self.job.target].quantised
         for name in self.outputs:
             found = compare(was[name], now[name])
             self.groups.setdefault(group, {}).setdefault(name, Worst()).add(found, probe.name)
-            self._judge(name, probe, found, was[name], now[name], quantised)
+            alike = (was[name].shape, was[name].dtype.kind) == (
+                now[name].shape,
+                now[name].dtype.kind,
+            )
+            self._judge(name, probe, found, alike)
         return Answers(was, now)
 
-    def _judge(
-        self, name: str, probe: Probe, found: Difference, was: Tensor, now: Tensor, quantised: bool
-    ) -> None:
+    def _judge(self, name: str, probe: Probe, found: Difference, alike: bool) -> None:
         where = f"output '{name}' for '{probe.name}'"
-        if was.shape != now.shape or was.dtype.kind != now.dtype.kind:
-            self.reasons.append(
-                f"{where} is {now.dtype} {list(now.shape)}, not {was.dtype} {list(was.shape)}"
-            )
+        quantised = TARGETS[self.job.target].quantised
+        if not alike:
+            self.reasons.append(f"{where} has another shape or dtype than the source's")
         elif not found.finite:
             self.reasons.append(f"{where} holds NaN or infinity where the source's does not")
         elif probe.expected and not quantised and not found.within(self.job.tolerance):
@@ -182,6 +187,7 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
     if not compared:
         proof.reasons.append("the source refused every made-up input: give data (--data)")
     report |= {
+        "notes": proof.notes,
         "inputs": {
             "real": rows.origin if rows is not None and rows.real else None,
             "made_up": rows.origin if rows is not None and not rows.real else f"seed {SEED}",
@@ -198,9 +204,12 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
     }
     say("measuring latency")
     report["latency_ms"] = latency.measure(
-        *((side, name) for side, name in _sides(proof)), _timed(proof, rows, value_range)
+        (proof.reference, proof.reference_name),
+        (proof.made, proof.made_name),
+        _timed(proof, rows, value_range),
     )
-    report["class_names"] = list(job.class_names) or _class_names(proof, given)
+    if any(pair is not None for pair in pairs):
+        report["class_names"] = list(job.class_names) or _class_names(proof, given)
     report["reasons"] = list(dict.fromkeys(proof.reasons))
     report["accepted"] = not proof.reasons
     return report
@@ -209,10 +218,6 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
 def _load(job: Job, platform: str, path: Path, options: Mapping[str, Any]) -> Session:
     settings = {**options, **ONE_THREAD.get(platform, {})}
     return registry.create(platform).load(Artifact(path, job.name, 1, 1, settings))
-
-
-def _sides(proof: Proof) -> list[tuple[Session, str]]:
-    return [(proof.reference, proof.reference_name), (proof.made, proof.made_name)]
 
 
 def _real(job: Job, proof: Proof) -> tuple[Rows | None, Rows | None]:

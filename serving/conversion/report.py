@@ -59,6 +59,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"  and {len(report['reasons']) - 10} reasons more")
     if report.get("preprocessing"):
         lines.append(f"  note     {report['preprocessing']['note']}")
+    lines += [f"  note     {note}" for note in report.get("notes", [])]
     inputs = report.get("inputs")
     if inputs:
         made_up = f"made-up inputs ({inputs['made_up']})"

@@ -51,7 +51,9 @@ def main() -> int:
     except OSError as error:
         traceback.print_exc()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        send(error="the disk is full" if full else f"it failed: {error.strerror or one_line(error)}")
+        send(
+            error="the disk is full" if full else f"it failed: {error.strerror or one_line(error)}"
+        )
     except Exception as error:
         traceback.print_exc()
         send(error=f"it failed: {one_line(error)}")
@@ -67,8 +69,8 @@ def _convert(job: Job, say: Any) -> Any:
     source: Path | None = None
     for index, name in enumerate(names):
         converter = importlib.import_module(f"crossfade.serving.conversion.{name}")
-        made: Made = converter.convert(job, say) if index == 0 else converter.convert(
-            job, say, source
+        made: Made = (
+            converter.convert(job, say) if index == 0 else converter.convert(job, say, source)
         )
         job = dataclasses.replace(job, made=made)
         if index + 1 < len(names):
