@@ -71,8 +71,8 @@ def probes(
             yield Probe(f"random, free sizes {size}", make(uniform, free=size))
     yield Probe("zeros", make(constant(0.0)), low <= 0 <= high)
     yield Probe("ones", make(constant(1.0)), low <= 1 <= high)
-    yield Probe("lowest", make(constant(low)))
-    yield Probe("highest", make(constant(high)))
+    yield Probe("lowest", make(extreme(low)))
+    yield Probe("highest", make(extreme(high)))
     yield Probe("lowest and highest in turn", make(alternating(low, high)))
     yield Probe("one element", make(one_hot(high)))
     yield Probe("large", make(alternating(-_LARGE, _LARGE)), expected=False)
@@ -125,10 +125,19 @@ def _clipped(spec: TensorSpec, values: Tensor) -> Tensor:
 
 
 def constant(value: float) -> Fill:
-    """Fills with one value; an integer wider than 16 bits, perhaps an index, with 0 or 1."""
+    """Fills with one value, as it is."""
 
     def fill(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
-        return _clipped(spec, np.full(shape, _usual(spec, value)))
+        return _clipped(spec, np.full(shape, value))
+
+    return fill
+
+
+def extreme(value: float) -> Fill:
+    """Fills with an end of the range, or of the dtype."""
+
+    def fill(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
+        return _clipped(spec, np.full(shape, _end(spec, value)))
 
     return fill
 
@@ -138,7 +147,7 @@ def alternating(low: float, high: float) -> Fill:
 
     def fill(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
         odd = np.arange(int(np.prod(shape))).reshape(shape) % 2 == 1
-        return _clipped(spec, np.where(odd, _usual(spec, high), _usual(spec, low)))
+        return _clipped(spec, np.where(odd, _end(spec, high), _end(spec, low)))
 
     return fill
 
@@ -149,7 +158,7 @@ def one_hot(value: float) -> Fill:
     def fill(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
         values = np.zeros(shape)
         if values.size:
-            values.reshape(-1)[values.size // 2] = _usual(spec, value)
+            values.reshape(-1)[values.size // 2] = _end(spec, value)
         return _clipped(spec, values)
 
     return fill
@@ -169,14 +178,12 @@ def edges(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
     )
 
 
-def _usual(spec: TensorSpec, value: float) -> float:
+def _end(spec: TensorSpec, value: float) -> float:
+    """An end of the floats' range for any dtype: 8 and 16 bits have their own, others 0 and 1."""
     dtype = NUMPY[spec.dtype]
     if dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize > 2):
         return float(value > 0)
-    if dtype.kind == "f" or spec.dtype == "BF16":
+    if dtype.kind not in "iu":
         return value
-    # 8 and 16 bits: the range is that of floats; these have their own.
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits is None or value in (0.0, 1.0):
-        return value
+    limits = np.iinfo(dtype)
     return float(limits.max if value > 0 else limits.min)

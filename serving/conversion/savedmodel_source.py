@@ -59,9 +59,7 @@ def prepare(job: Job, say: Say) -> Prepared:
     if place is None:
         return Prepared(frozen, name, signature_of(frozen))
     behind, front, spec = _cut(frozen, nodes, place)
-    say(
-        f"cutting after the decoding: input '{spec.name}' is now {spec.dtype} {list(spec.shape or ())}"
-    )
+    say(f"cutting after the decoding, where it is {spec.dtype} {list(spec.shape or ())}")
     for folder, part in ((BEHIND, behind), (FRONT, front)):
         tensorflow_graph.write(part, job.scratch / folder)
     return Prepared(behind, name, signature_of(behind), spec)
