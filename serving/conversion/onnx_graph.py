@@ -48,6 +48,29 @@ def check_operations(model: Any) -> None:
         )
 
 
+def renewed(model: Any, opset: int) -> Any:
+    """The model with at least that opset, and without weights among its inputs (as of IR 3).
+
+    Raises:
+        LoadFailed: an operation has no newer form.
+    """
+    weights = {value.name for value in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    own = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), opset)
+    if own < opset:
+        onnx = require("onnx", "convert", "converting ONNX models")
+        try:
+            model = onnx.version_converter.convert_version(model, opset)
+        except Exception as error:
+            raise LoadFailed(
+                f"the model is of opset {own} and cannot be renewed: {one_line(error)}"
+            ) from error
+    model.ir_version = max(model.ir_version, 4)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
+
+
 def rename(model: Any, names: Mapping[str, str]) -> None:
     """Renames tensors everywhere, also where branches and loops read them from outside."""
     for graph in _graphs(model.graph):

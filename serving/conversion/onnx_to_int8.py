@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, Final
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import LoadFailed
@@ -16,6 +17,9 @@ from crossfade.serving.conversion.job import Job, Made
 from crossfade.serving.conversion.savedmodel_source import Say
 from crossfade.serving.conversion.targets import TARGETS
 from crossfade.serving.conversion.versions import of
+
+# Older ones have no scales by channel.
+_OPSET: Final = 13
 
 
 def convert(job: Job, say: Say, source: Path | None = None) -> Made:
@@ -35,34 +39,46 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
     model = onnx_graph.read(path)
     say("looking for operations that cannot be converted")
     onnx_graph.check_operations(model)
+    onnx = require("onnx", "convert", "converting to 8 bits")
     quantization = require("onnxruntime.quantization", "convert", "converting to 8 bits")
     shapes = require("onnxruntime.quantization.shape_inference", "convert", "converting to 8 bits")
     session = registry.create("onnxruntime_onnx").load(Artifact(path, job.name, 1))
     signature = next(iter(session.signatures.values()))
     session.close()
     rows = calibration.rows(job, signature, say)
-    prepared = job.scratch / "prepared.onnx"
+    fresh, prepared = job.scratch / "fresh.onnx", job.scratch / "prepared.onnx"
     result = job.version_folder / TARGETS["onnx-int8"].file
     try:
         say("folding constants and batch normalisation")
+        onnx.save(onnx_graph.renewed(model, _OPSET), str(fresh))
         shapes.quant_pre_process(
-            str(path), str(prepared), skip_symbolic_shape=True, auto_merge=True
+            str(fresh), str(prepared), skip_symbolic_shape=True, auto_merge=True
         )
-        say(f"calibrating on {rows.origin}")
-        quantization.quantize_static(
-            str(prepared),
-            str(result),
-            _Reader(rows),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-        )
+        say("quantising")
+        try:
+            _quantise(quantization, prepared, result, rows, per_channel=True)
+        except ValueError:  # ONNX Runtime 1.32 stumbles over the biases of some small models
+            say("quantising with one scale a tensor")
+            _quantise(quantization, prepared, result, rows, per_channel=False)
     except OSError:
         raise
     except Exception as error:
         raise LoadFailed(f"ONNX Runtime cannot quantise the model: {one_line(error)}") from error
     versions = {**job.made.versions, **of("onnxruntime", "onnx")}
     return dataclasses.replace(job.made, calibration=rows.origin, versions=versions)
+
+
+def _quantise(
+    quantization: Any, source: Path, result: Path, rows: Rows, *, per_channel: bool
+) -> None:
+    quantization.quantize_static(
+        str(source),
+        str(result),
+        _Reader(rows),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=per_channel,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+    )
 
 
 class _Reader:

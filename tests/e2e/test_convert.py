@@ -180,10 +180,17 @@ def test_a_trained_model_in_eight_bits(
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["first_choices"] == {
-        **{"output": "probabilities", "rows": 12, "same": 12, "agreement": 1.0}
+        "output": "probabilities",
+        "rows": 12,
+        "same": 12,
+        "agreement": 1.0,
     }
     assert report["metric"] == {
-        **{"name": "accuracy", "rows": 12, "before": 1.0, "after": 1.0, "drop": 0.0}
+        "name": "accuracy",
+        "rows": 12,
+        "before": 1.0,
+        "after": 1.0,
+        "drop": 0.0,
     }
     assert report["result"]["calibration"] == "12 rows of rows.npz"
     server = serve("--model-repository", sample)
@@ -220,7 +227,7 @@ def test_a_batch_of_one_and_real_digits(shared: Path, tmp_path: Path) -> None:
         (["digits", "--repository", "models", "--to", "tensorrt"], "pip install tensorrt"),
         (["digits", "--repository", "models", "--version", "9", "--to", "onnx-int8"], "no version"),
         (["nobody", "--repository", "models", "--to", "onnx-int8"], "no model 'nobody'"),
-        (["corrupt.onnx", "--to", "onnx-int8", "--data", "rows.npz", "--output", "o"], "not an ONNX"),
+        (["corrupt.onnx", "--to", "onnx-int8", "--data", "x.npz", "--output", "o"], "not an ONNX"),
         (["text.txt", "--to", "onnx", "--output", "o"], "no kind of model"),
         (["broken", "--to", "onnx", "--output", "o"], "corrupt"),
         (["custom.onnx", "--to", "onnx-int8", "--data", "x.npz", "--output", "o"], "my.own.Magic"),
