@@ -9,7 +9,7 @@ GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
-    bench-transport bench-gpu bench-deps soak native-deps native-check triton wheel clean
+    bench-transport bench-runtimes bench-gpu bench-deps soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench-transport: $(TEST)/.ready $(TEST)/.native  ## measure the native transport
 
 soak: $(TEST)/.ready $(TEST)/.native  ## an hour of bad clients: does anything leak?
 	@$(TEST)/bin/python -m crossfade.benchmarks.soak $(BENCH)
+
+bench-runtimes: $(TEST)/.ready $(TEST)/.native  ## measure each runtime over gRPC beside its bare library, int8 beside float
+	@$(TEST)/bin/python -m crossfade.benchmarks.runtimes $(BENCH)
 
 bench-protocols: $(TEST)/.ready $(TEST)/.native  ## measure what each protocol costs for the same tensor
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
