@@ -31,9 +31,9 @@ def pictures(rows: int) -> Pictures:
 
 def make(repository: Path, rows: Path) -> None:
     """Write the SavedModel, and pictures to calibrate on."""
-    import keras
     import tensorflow as tf
 
+    keras = tf.keras
     keras.utils.set_random_seed(SEED)
     net = keras.applications.MobileNetV2(weights=None, classes=CLASSES)
     spec = tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32, name="image")
@@ -94,7 +94,7 @@ def window(run: Run, rows: int, window_s: float) -> dict[str, Any]:
     image = pictures(rows)
     answer = run(image)
     run(image)
-    times_s = []
+    times_s: list[float] = []
     began_s = time.perf_counter()
     while (now_s := time.perf_counter()) - began_s < window_s or len(times_s) < 5:
         run(image)

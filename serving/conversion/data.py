@@ -92,9 +92,10 @@ def _archive(path: Path, signature: Signature) -> Rows:
     arrays: dict[str, Tensor] = {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            members = getattr(archive, "zip", None)
+            if members is None:  # one array: not an archive
                 raise ValueError
-            unpacked = sum(info.file_size for info in archive.zip.infolist())
+            unpacked = sum(info.file_size for info in members.infolist())
             if unpacked > MAX_BYTES:
                 raise InvalidArgument(f"'{path.name}' unpacks to {unpacked:,} bytes: too much")
             for spec in signature.inputs:

@@ -178,6 +178,8 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
     report: dict[str, Any] = {"accepted": False, "reasons": proof.reasons}
     if proof.reasons:
         return report
+    if target.quantised:
+        proof.notes.append("it was calibrated on the rows that it is judged by")
     rows, given = _real(job, proof)
     value_range, source_of_range = _range(job, rows)
     pairs = _run_real(proof, rows, given, say) if rows is not None else []

@@ -7,6 +7,7 @@ output carries one JSON object a line: ``{"say": …}``, then ``{"result": …}`
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -49,17 +50,22 @@ def main() -> int:
     except MemoryError:
         send(error="there was not enough memory")
     except OSError as error:
-        traceback.print_exc()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         send(
             error="the disk is full" if full else f"it failed: {error.strerror or one_line(error)}"
         )
+        _log()
     except Exception as error:
-        traceback.print_exc()
         send(error=f"it failed: {one_line(error)}")
+        _log()
     else:
         return 0
     return 1
+
+
+def _log() -> None:
+    with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+        traceback.print_exc()
 
 
 def _convert(job: Job, say: Any) -> Any:
