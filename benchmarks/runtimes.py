@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 if an answer was wrong.
     """
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # End through the context managers, so that no server is left behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options.workspace.root.mkdir(parents=True, exist_ok=True)
     repository = prepare(options)
     machine = describe_machine()
