@@ -9,8 +9,8 @@ GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
-    bench-transport bench-gpu bench-slim bench-isolation bench-deps soak native-deps native-check \
-    triton wheel clean
+    bench-transport bench-runtimes bench-gpu bench-slim bench-isolation bench-deps soak native-deps \
+    native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -51,6 +51,9 @@ bench-transport: $(TEST)/.ready $(TEST)/.native  ## measure the native transport
 
 soak: $(TEST)/.ready $(TEST)/.native  ## an hour of bad clients: does anything leak?
 	@$(TEST)/bin/python -m crossfade.benchmarks.soak $(BENCH)
+
+bench-runtimes: $(TEST)/.ready $(TEST)/.native  ## measure each runtime over gRPC beside its bare library, int8 beside float
+	@$(TEST)/bin/python -m crossfade.benchmarks.runtimes $(BENCH)
 
 bench-protocols: $(TEST)/.ready $(TEST)/.native  ## measure what each protocol costs for the same tensor
 	@$(TEST)/bin/python -m crossfade.benchmarks.protocols $(BENCH)
@@ -96,7 +99,7 @@ $(DEMO)/.ready: pyproject.toml requirements/constraints.txt
 $(TEST)/.ready: pyproject.toml requirements/constraints.txt
 	@echo "making $(TEST) with TensorFlow and all that the tests need (some minutes) ..."
 	@$(call venv,$(TEST))
-	@$(TEST)/bin/pip $(PIP) -e '.[all,dev]'
+	@$(TEST)/bin/pip $(PIP) -e '.[all,torch,dev]'
 	@# The tests' client of TensorFlow Serving. It asks for the package `tensorflow`, which
 	@# tensorflow-cpu is under another name: with its dependencies it would bring a second copy.
 	@$(TEST)/bin/pip $(PIP) --no-deps tensorflow-serving-api

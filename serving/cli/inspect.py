@@ -15,6 +15,7 @@ from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument
 from crossfade.runtimes.core.model import Artifact, Signature
 from crossfade.serving.cli.progress import bar
 from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.conversion import report as conversion_report
 from crossfade.serving.exports.findings import look
 from crossfade.serving.exports.kinds import Export, Findings, Kind
 from crossfade.serving.exports.recognise import recognise
@@ -121,6 +122,9 @@ def _report(
         "container": found.container,
         "notes": list(found.notes),
         "memory_bytes_at_most": None,
+        "conversion": conversion_report.read(
+            export.model.parent if export.model.is_file() else export.model
+        ),
         "error": found.refusal or None,
     }
     if not found.missing and not found.refusal:
@@ -188,6 +192,10 @@ def _text(report: Mapping[str, Any]) -> str:
             f"  state      {state['output']} -> {state['input']}, first {state['initial']}"
         )
     lines += [f"  note       {note}" for note in report["notes"]]
+    if report["conversion"]:
+        lines.append(
+            "  converted  " + conversion_report.text(report["conversion"]).replace("\n", "\n  ")
+        )
     if report["error"]:
         lines.append(f"  cannot be loaded here: {report['error']}")
     return "\n".join(lines) + "\n"

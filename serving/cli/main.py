@@ -9,7 +9,17 @@ from collections.abc import Sequence
 
 from crossfade import __version__
 from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.serving.cli import doctor, env, importing, infer, inspect, models, serve, token
+from crossfade.serving.cli import (
+    convert,
+    doctor,
+    env,
+    importing,
+    infer,
+    inspect,
+    models,
+    serve,
+    token,
+)
 
 _EPILOG = """\
 exit codes:
@@ -29,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, inspect, importing, infer, models, env, token, doctor):
+    for command in (serve, inspect, importing, convert, infer, models, env, token, doctor):
         command.add(commands)
     options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:

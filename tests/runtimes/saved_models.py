@@ -161,3 +161,29 @@ def every_dtype(folder: Path) -> None:
     signatures |= {"serving_default": two, "any_rank": any_rank, "scalar": scalar, "roots": roots}
     signatures |= {"gather": gather, "odd": odd, "lengths": lengths}
     tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+def curved(folder: Path) -> None:
+    """y = softmax(tanh(x W)), FP32 [n, 16] to [n, 4]; and a table that no other format has."""
+    tf = tensorflow()
+    table = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+
+    class Curved(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.table = tf.Variable(table)
+            keys, values = tf.constant(["a", "b"]), tf.constant([1, 2])
+            self.words = tf.lookup.StaticHashTable(
+                tf.lookup.KeyValueTensorInitializer(keys, values), -1
+            )
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 16], tf.float32, name="x")])
+        def answer(self, x: Any) -> Any:
+            return {"y": tf.nn.softmax(tf.tanh(x @ self.table))}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s")])
+        def look(self, s: Any) -> Any:
+            return {"i": self.words.lookup(s)}
+
+    module = Curved()
+    signatures = {"serving_default": module.answer, "look": module.look}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
