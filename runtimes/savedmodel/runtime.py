@@ -20,7 +20,7 @@ from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, NotFound
 from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensor, Tensors
 from crossfade.runtimes.memory import give_back
-from crossfade.runtimes.savedmodel import failure, library
+from crossfade.runtimes.savedmodel import failure, library, variables
 from crossfade.runtimes.savedmodel.signature import Bound, bind
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _open(tf: Any, path: Path, options: SavedModelOptions) -> Session:
     try:
         with graph.as_default():
             meta_graph = tf.compat.v1.saved_model.loader.load(session, options.tags, str(path))
+        variables.complete(tf, session)
         return SavedModelSession(session, bind(graph, meta_graph.signature_def, tf), tf)
     except BaseException:
         session.close()

@@ -32,6 +32,26 @@ def affine(folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=module.__call__)
 
 
+def keras_in_a_module(folder: Path) -> Any:
+    """y of x, FP32 [n, 4]: Keras 3's layers in a module of TensorFlow's; returns the function."""
+    tf = tensorflow()
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([layers.Dense(3), layers.BatchNormalization(), layers.Dense(2)])
+    model.build((None, 4))
+
+    class Wrapped(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.model = model
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            return {"y": self.model(x, training=False)}
+
+    module = Wrapped()
+    tf.saved_model.save(module, str(folder), signatures=module.__call__)
+    return module
+
+
 def strings(folder: Path) -> None:
     """y = x in capitals, BYTES [n, 2], and the count of bytes as m, by TensorFlow 1."""
     tf = tensorflow()

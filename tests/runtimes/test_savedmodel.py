@@ -140,6 +140,14 @@ def test_an_input_called_in_and_a_reference_variable(
     assert answer["y"].tolist() == [2, 3]
 
 
+def test_variables_that_are_there_twice(load: Callable[..., Session], tmp_path: Path) -> None:
+    function = saved_models.keras_in_a_module(tmp_path / "model")
+    session = load("tensorflow_savedmodel", tmp_path / "model")
+    x = np.float32([[1, 2, 3, 4], [-1, 0, 5, 2]])
+    answer = session.run({"x": x}, "serving_default", ())
+    np.testing.assert_allclose(answer["y"], function(x)["y"].numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_tables_are_initialised_and_bytes_stay_bytes(many: Session) -> None:
     s = np.array([b"b", b"\xff\0", b""], dtype=object)
     answer = many.run({"s": s}, "look", ())
