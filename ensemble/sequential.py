@@ -37,12 +37,12 @@ Counts = NDArray[np.int64]
 
 # Shares of the wealth that are put on "larger": neighbours are a factor 2 apart, so that one near
 # the best is always among them. Large shares, which find what matters soonest, begin with more.
-FRACTIONS: Final[Floats] = np.geomspace(0.001, 0.98, 11).astype(np.float64)
+FRACTIONS: Final[Floats] = np.geomspace(0.001, 0.98, 11)
 _LOG_PRIOR: Final[Floats] = np.log(np.sqrt(FRACTIONS) / np.sqrt(FRACTIONS).sum())
 _HALVINGS: Final = 40
 _TRIED: Final = 64  # numbers tried at once; each round narrows the bound by a factor 65
 _ROUNDS: Final = 5  # to 1e-9 of the range
-EDGES: Final[Floats] = 1e-3 * 1.02 ** np.arange(1164)  # up to 1e7
+EDGES: Final[Floats] = 1e-3 * 1.02 ** np.arange(1164.0)  # up to 1e7
 BINS: Final = len(EDGES) + 1
 
 
