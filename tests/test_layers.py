@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = {
     *("onnxruntime", "tensorflow", "ai_edge_litert", "torch", "sklearn", "onnx"),
-    *("tritonclient", "fsspec", "PIL"),
+    *("tritonclient", "fsspec", "PIL", "sqlalchemy", "psycopg"),
 }
 
 
@@ -38,6 +38,12 @@ def test_the_adapters_import_their_library_only_to_load_a_model() -> None:
         "from crossfade.runtimes import registry\n"
         "for platform in registry.BUILT_IN: registry.create(platform)"
     )
+    assert found & HEAVY == set()
+
+
+def test_fading_imports_its_database_only_to_open_one() -> None:
+    modules = ("plan", "policy", "evidence", "database")
+    found = loaded_by("import " + ", ".join(f"crossfade.serving.fade.{name}" for name in modules))
     assert found & HEAVY == set()
 
 

@@ -155,7 +155,9 @@ class FadeStore:
         return self._write(fade, _Writing(decision, self.evidence(fade), actor, now_s))
 
     def decide(self, fade: Fade, now_s: float) -> tuple[Fade, Decision]:
-        """Lets the policy decide at ``now_s``, in seconds since 1970; what it decides is written, unless it is to stay.
+        """Lets the policy decide; what it decides is written, unless it is to stay.
+
+        ``now_s`` is in seconds since 1970.
 
         Raises:
             Superseded: somebody decided since ``fade`` was read.

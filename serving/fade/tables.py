@@ -115,7 +115,7 @@ def connect(url: str) -> sa.Engine:
     Raises:
         InvalidArgument: the URL cannot be used.
         MissingExtra: the database's driver is not installed.
-        FailedPrecondition: a newer version wrote the database.
+        FailedPrecondition: a newer version wrote the database, or it is none.
         Unavailable: it cannot be reached.
     """
     engine = _engine(url)
@@ -174,12 +174,17 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
     Raises:
         Unavailable: the database cannot be reached, is full or stays locked.
+        FailedPrecondition: the file is damaged or no database.
     """
     try:
         with engine.begin() as connection:
             yield connection
     except (exc.OperationalError, exc.InterfaceError) as error:
         raise Unavailable("the fade database cannot be used now", retry_after_s=1) from error
+    except exc.DatabaseError as error:
+        if type(error) is not exc.DatabaseError:  # a constraint's: the caller knows what it means
+            raise
+        raise FailedPrecondition("the fade database's file is damaged or no database") from error
 
 
 @contextlib.contextmanager
