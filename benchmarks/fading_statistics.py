@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.benchmarks.progress import progress
-from crossfade.ensemble.sequential import log_difference, log_wealth
+from crossfade.ensemble.sequential import log_wealth, split_values
 
 Rng = np.random.Generator
 Stops = NDArray[np.int64]  # the request at which each run alarmed, NEVER where it did not
@@ -184,33 +184,18 @@ def split_stops(
     """
     runs, requests = size
     stops = np.full(runs, NEVER)
-    seen = np.zeros((2, runs, 1, 2), np.int64)
+    seen = np.zeros((runs, 1, 3), np.int64)
+    values = np.array(split_values(share))  # of failures
+    unit, nothing = (values - values[0]) / np.ptp(values), np.float64(-values[0] / np.ptp(values))
     for start in range(0, requests, _LOOKS):
         looks = min(_LOOKS, requests - start)
         to_candidate = rng.random((runs, looks)) < share
-        hit = rng.random((runs, looks)) < np.where(to_candidate, rates[1], rates[0])
-        arm = np.stack([to_candidate, ~to_candidate], axis=-1)  # the primary is the second arm
-        counts = seen + np.stack([arm & hit[..., None], arm]).cumsum(axis=2)
-        hits, totals = counts
-        # The ratio of likelihoods bounds the evidence: where it is small there is none to compute.
-        near = _log_ratio(hits, totals) >= -math.log(alpha)
-        found = np.zeros((runs, looks), np.bool_)
-        found[near] = log_difference(hits[near], totals[near], 0.0) >= -math.log(alpha)
-        _note(stops, found, start)
-        seen = counts[:, :, -1:]
+        failed = rng.random((runs, looks)) >= np.where(to_candidate, rates[1], rates[0])
+        outcome = np.stack([failed & ~to_candidate, ~failed, failed & to_candidate], axis=-1)
+        counts = seen + outcome.cumsum(axis=1)
+        _note(stops, log_wealth(counts, unit, nothing) >= -math.log(alpha), start)
+        seen = counts[:, -1:]
     return stops
-
-
-def _log_ratio(hits: Stops, totals: Stops) -> NDArray[np.float64]:
-    """The best likelihood of two rates over the best one of a common rate."""
-
-    def best(hit: Stops, total: Stops) -> NDArray[np.float64]:
-        rate = hit / np.maximum(total, 1)
-        missed = total - hit
-        logs = np.log(np.maximum(rate, 1e-300)), np.log(np.maximum(1 - rate, 1e-300))
-        return np.where(hit > 0, hit * logs[0], 0.0) + np.where(missed > 0, missed * logs[1], 0.0)
-
-    return best(hits, totals).sum(axis=-1) - best(hits.sum(axis=-1), totals.sum(axis=-1))
 
 
 def latency_stops(

@@ -8,10 +8,10 @@ once a bound has passed a limit errs with probability ``alpha`` at most.
   constant fractions, the "diversified Kelly" of Waudby-Smith and Ramdas, "Estimating means of
   bounded random variables by betting", JRSS B 86 (2024). The data may drift: the statement is
   about every observation's conditional mean.
-- ``TwoRates``, rates of two independent arms: a Beta(1/2, 1/2) mixture of likelihoods for each
-  arm over the best likelihood that the claim to be rejected allows (Wasserman, Ramdas and
-  Balakrishnan, "Universal inference", PNAS 117 (2020); Kaufmann and Koolen, "Mixture martingales
-  revisited", JMLR 22 (2021)). Arms may have any sizes, chosen as one goes; each rate is constant.
+- ``split_values``, rates of two arms between which requests are split at random: the same bets
+  on values weighted by the inverse of an arm's share (Howard, Ramdas, McAuliffe and Sekhon,
+  "Time-uniform, nonparametric, nonasymptotic confidence sequences", Ann. Stat. 49 (2021), on
+  treatment effects). Rates may drift; shares are as said.
 - ``Latencies``, quantiles: Howard and Ramdas, "Sequential estimation of quantiles", Bernoulli 28
   (2022): whether an observation lies below a quantile is a coin with a known bias, which the
   bets above test.
@@ -39,7 +39,6 @@ Counts = NDArray[np.int64]
 # the best is always among them. Large shares, which find what matters soonest, begin with more.
 FRACTIONS: Final[Floats] = np.geomspace(0.001, 0.98, 11)
 _LOG_PRIOR: Final[Floats] = np.log(np.sqrt(FRACTIONS) / np.sqrt(FRACTIONS).sum())
-_HALVINGS: Final = 40
 _TRIED: Final = 64  # numbers tried at once; each round narrows the bound by a factor 65
 _ROUNDS: Final = 5  # to 1e-9 of the range
 EDGES: Final[Floats] = 1e-3 * 1.02 ** np.arange(1164.0)  # up to 1e7
@@ -113,7 +112,7 @@ class Mean:
         counts: how often each was seen.
     """
 
-    def __init__(self, values: Sequence[float], counts: ArrayLike | None = None) -> None:
+    def __init__(self, values: Sequence[float] | Floats, counts: ArrayLike | None = None) -> None:
         self.values: Floats = np.asarray(values, np.float64)
         self.counts: Counts = _counts(np.zeros(len(values)) if counts is None else counts)
         if self.counts.shape != self.values.shape:
@@ -146,104 +145,14 @@ class Mean:
         return Bounds(estimate, float(least + span * lower), float(least + span * upper), total)
 
 
-# -- the rates of two arms ------------------------------------------------------------------------
+def split_values(share: float) -> tuple[float, float, float]:
+    """Values whose mean is the second arm's rate minus the first's, of something seldom.
 
-
-def log_difference(hits: ArrayLike, totals: ArrayLike, difference: ArrayLike) -> Floats:
-    """Evidence that the second arm's rate minus the first's is above ``difference``.
-
-    Args:
-        hits: successes of both arms, shape (..., 2).
-        totals: observations of both arms, shape (..., 2).
-        difference: in [-1, 1], shape (...).
-
-    Returns:
-        Logarithms of a wealth as in ``log_wealth``, shape (...).
+    A request goes to the second arm with probability ``share``, whatever it is. It has the first
+    value if it went to the first arm and the thing happened, the last one likewise for the
+    second arm, and 0 if the thing did not happen.
     """
-    hits, totals = np.asarray(hits, np.float64), np.asarray(totals, np.float64)
-    difference = np.asarray(difference, np.float64)
-    each = _log_gamma(hits + 0.5) + _log_gamma(totals - hits + 0.5) - _log_gamma(totals + 1.0)
-    mixture = (each - np.log(np.pi)).sum(axis=-1)
-    evidence: Floats = mixture - _best_likelihood(hits, totals, difference)
-    return evidence
-
-
-def _best_likelihood(hits: Floats, totals: Floats, difference: Floats) -> Floats:
-    """The largest log-likelihood of two rates that differ by ``difference`` at most."""
-    first, second = hits[..., 0], hits[..., 1]
-    first_missed, second_missed = totals[..., 0] - first, totals[..., 1] - second
-    # An arm without observations agrees with whatever the claim needs.
-    rate_1 = np.where(totals[..., 0] > 0, first / np.maximum(totals[..., 0], 1), 1.0)
-    rate_2 = np.where(totals[..., 1] > 0, second / np.maximum(totals[..., 1], 1), 0.0)
-    low = np.maximum(0.0, -difference)
-    high = np.minimum(1.0, 1.0 - difference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(_HALVINGS):  # the likelihood on the border is concave: halve its slope
-            rate = (low + high) / 2
-            slope = first / rate - first_missed / (1 - rate)
-            slope = slope + second / (rate + difference)
-            slope = slope - second_missed / (1 - rate - difference)
-            low, high = np.where(slope > 0, rate, low), np.where(slope > 0, high, rate)
-    rate = (low + high) / 2
-    inside = rate_2 - rate_1 <= difference
-    rate_1, rate_2 = np.where(inside, rate_1, rate), np.where(inside, rate_2, rate + difference)
-    likelihood = _times_log(first, rate_1) + _times_log(first_missed, 1 - rate_1)
-    likelihood += _times_log(second, rate_2) + _times_log(second_missed, 1 - rate_2)
-    return likelihood
-
-
-def _times_log(count: Floats, rate: Floats) -> Floats:
-    return np.where(count > 0, count * np.log(np.maximum(rate, 1e-300)), 0.0)
-
-
-def _log_gamma(x: Floats) -> Floats:
-    """The logarithm of the gamma function for x >= 1/2, by Stirling's series from x + 8 on."""
-    y = x + 8.0
-    series = 1 / (12 * y) - 1 / (360 * y**3) + 1 / (1260 * y**5)
-    shifts = np.log(x[..., None] + np.arange(8.0)).sum(axis=-1)
-    found: Floats = (y - 0.5) * np.log(y) - y + 0.5 * np.log(2 * np.pi) + series - shifts
-    return found
-
-
-class TwoRates:
-    """How often something happens to the second of two independent arms minus the first.
-
-    Attributes:
-        hits: how often it happened, for each arm.
-        totals: observations of each arm.
-    """
-
-    def __init__(self, hits: ArrayLike = (0, 0), totals: ArrayLike = (0, 0)) -> None:
-        self.hits, self.totals = _counts(hits), _counts(totals)
-        if self.hits.shape != (2,) or np.any(self.hits > self.totals):
-            raise InvalidArgument("two arms have two hits and two totals, none above its total")
-
-    def update(self, arm: int, happened: ArrayLike) -> None:
-        """Adds observations, true or false, of arm 0 or 1."""
-        seen = np.asarray(happened, np.bool_).ravel()
-        here = np.arange(2) == arm
-        self.hits = self.hits + here * int(seen.sum())
-        self.totals = self.totals + here * seen.size
-
-    def add(self, other: TwoRates) -> None:
-        """Adds what another one has seen."""
-        self.hits, self.totals = self.hits + other.hits, self.totals + other.totals
-
-    def bounds(self, alpha: float) -> Bounds:
-        """Bounds of the second rate minus the first; ``count`` is the second arm's."""
-        rates = self.hits / np.where(self.totals > 0, self.totals, 1)
-        known = bool(np.all(self.totals > 0))
-        estimate = float(rates[1] - rates[0]) if known else float("nan")
-        lower = _lower_difference(self.hits, self.totals, alpha)
-        upper = -_lower_difference(self.hits[::-1], self.totals[::-1], alpha)
-        return Bounds(estimate, lower, upper, int(self.totals[1]))
-
-
-def _lower_difference(hits: Counts, totals: Counts, alpha: float) -> float:
-    if not np.all(totals > 0):
-        return -1.0
-    estimate = float(hits[1] / totals[1] - hits[0] / totals[0])
-    return _last_rejected(lambda d: log_difference(hits, totals, d), -1.0, estimate, alpha)
+    return (-1.0 / (1.0 - share), 0.0, 1.0 / share)
 
 
 # -- quantiles ------------------------------------------------------------------------------------

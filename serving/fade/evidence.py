@@ -8,11 +8,14 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crossfade.ensemble.sequential import BINS, Latencies, Mean, TwoRates
+from crossfade.ensemble.sequential import BINS, Latencies, Mean
 from crossfade.runtimes.core.errors import InvalidArgument
 
 PRIMARY: Final = 0
 CANDIDATE: Final = 1
+_MEANS: Final = (
+    *("quality_pairs", "quality_alone", "agreement", "errors_pairs", "errors_alone", "alone"),
+)
 
 
 class StepEvidence:
@@ -21,19 +24,23 @@ class StepEvidence:
     Attributes:
         quality_pairs: of labelled pairs, 1 where only the candidate was right, -1 where only the
             primary was, else 0.
-        quality_arms: right answers among the labelled ones, of each member.
+        quality_alone: of labelled requests that one member answered alone, -1 where that was the
+            candidate and wrong, 1 where it was the primary and wrong, else 0.
         agreement: of pairs that both answered, 1 where the answers were the same, else 0.
         errors_pairs: of pairs, 1 where only the candidate failed, -1 where only the primary did.
-        errors_arms: failures among the requests that a member answered alone.
+        errors_alone: of requests that one member was asked alone, 1 where the candidate failed,
+            -1 where the primary did, else 0.
+        alone: how many requests the primary and the candidate were asked alone.
         latency: in milliseconds, of what the primary and the candidate answered.
     """
 
     def __init__(self) -> None:
         self.quality_pairs = Mean((-1, 0, 1))
-        self.quality_arms = TwoRates()
+        self.quality_alone = Mean((-1, 0, 1))
         self.agreement = Mean((0, 1))
         self.errors_pairs = Mean((-1, 0, 1))
-        self.errors_arms = TwoRates()
+        self.errors_alone = Mean((-1, 0, 1))
+        self.alone = Mean((0, 1))
         self.latency = (Latencies(), Latencies())
 
     def observe_pairs(self, agreed: ArrayLike, failed: ArrayLike, latency_ms: ArrayLike) -> None:
@@ -62,29 +69,24 @@ class StepEvidence:
         """Adds n requests that only ``PRIMARY`` or ``CANDIDATE`` was asked; both shape (n,)."""
         failures = np.asarray(failed, np.bool_).reshape(-1)
         self.latency[member].update(np.asarray(latency_ms, np.float64).reshape(-1)[~failures])
-        self.errors_arms.update(member, failures)
+        self.errors_alone.update(failures * (1 if member == CANDIDATE else -1))
+        self.alone.update(np.full(failures.size, member))
 
     def samples(self, mirrored: bool) -> int:
         """Comparisons so far: pairs, or without a mirror the candidate's requests."""
-        pairs, arms = self.errors_pairs.counts.sum(), self.errors_arms.totals[CANDIDATE]
-        return int(pairs if mirrored else arms)
+        return int(self.errors_pairs.counts.sum() if mirrored else self.alone.counts[CANDIDATE])
 
     def add(self, other: StepEvidence) -> None:
         """Adds what another replica has seen."""
-        for name, mine in vars(self).items():
-            if name != "latency":
-                mine.add(getattr(other, name))
+        for name in _MEANS:
+            getattr(self, name).add(getattr(other, name))
         for member in (PRIMARY, CANDIDATE):
             self.latency[member].add(other.latency[member])
 
     def plain(self) -> dict[str, Any]:
         """As values that JSON has; ``read`` gives the same counts back."""
         return {
-            "quality_pairs": self.quality_pairs.counts.tolist(),
-            "quality_arms": [self.quality_arms.hits.tolist(), self.quality_arms.totals.tolist()],
-            "agreement": self.agreement.counts.tolist(),
-            "errors_pairs": self.errors_pairs.counts.tolist(),
-            "errors_arms": [self.errors_arms.hits.tolist(), self.errors_arms.totals.tolist()],
+            **{name: getattr(self, name).counts.tolist() for name in _MEANS},
             "latency": [
                 {str(bin_): int(each.counts[bin_]) for bin_ in np.flatnonzero(each.counts)}
                 for each in self.latency
@@ -100,11 +102,9 @@ class StepEvidence:
         """
         evidence = cls()
         try:
-            evidence.quality_pairs = Mean((-1, 0, 1), plain["quality_pairs"])
-            evidence.quality_arms = TwoRates(*plain["quality_arms"])
-            evidence.agreement = Mean((0, 1), plain["agreement"])
-            evidence.errors_pairs = Mean((-1, 0, 1), plain["errors_pairs"])
-            evidence.errors_arms = TwoRates(*plain["errors_arms"])
+            for name in _MEANS:
+                empty = getattr(evidence, name)
+                setattr(evidence, name, Mean(empty.values, plain[name]))
             first, second = (_dense(each) for each in plain["latency"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise InvalidArgument("this is no evidence of a fade's step") from None

@@ -2,7 +2,9 @@
 
 Prediction and truth of a request share one row, whichever comes first. What completes the row
 counts the comparison, in the same transaction and therefore once, towards the step that the fade
-is in by then: a step is judged by what was learned while it lasted. Nothing is kept in memory.
+is in by then: a step is judged by what was learned while it lasted. What one member answered
+alone only counts in the step that it was answered in, with whose split it is weighed. Nothing is
+kept in memory.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.fade.policy import Status
+from crossfade.serving.fade.store import Fade
 from crossfade.serving.fade.tables import (
     FADES,
     FEEDBACK,
@@ -64,15 +67,19 @@ class Feedback:
         self._lock = threading.Lock()
         self._unpruned = 0
 
-    def predicted(
-        self, name: str, fade_id: int, predictions: Sequence[Prediction], now_s: float
-    ) -> None:
-        """Keeps what was answered during a fade; a request id that is known changes nothing.
+    def predicted(self, fade: Fade, predictions: Sequence[Prediction], now_s: float) -> None:
+        """Keeps what was answered; a request id that is known changes nothing.
+
+        Args:
+            fade: as it was when the requests were answered.
+            predictions: what the members answered.
+            now_s: seconds since 1970.
 
         Raises:
             InvalidArgument: an id or an answer is empty, too long or has a NUL; nothing was kept.
         """
         rows: dict[str, dict[str, Any]] = {}
+        during = {"fade_id": fade.id, "step": fade.position.step}
         for each in predictions:
             answers = {
                 "primary_answer": each.primary_answer,
@@ -81,8 +88,8 @@ class Feedback:
             for answer in answers.values():
                 if answer is not None:
                     _check("an answer", answer, MAX_ANSWER)
-            rows.setdefault(each.request_id, {"fade_id": fade_id, **answers})
-        self._fill(name, rows, FEEDBACK.c.fade_id, now_s)
+            rows.setdefault(each.request_id, {**during, **answers})
+        self._fill(fade.name, rows, FEEDBACK.c.fade_id, now_s)
 
     def truths(self, name: str, truths: Mapping[str, str], now_s: float) -> dict[str, Outcome]:
         """Takes what would have been right, by request id.
@@ -142,7 +149,7 @@ class Feedback:
                     new.add(row.request_id)
                     if row.truth is not None and row.fade_id is not None:
                         completed.append(row)
-            self._count(connection, name, completed)
+            self._count(connection, completed)
         self._prune(len(values), now_s)
         return {row.request_id for row in completed}, new
 
@@ -156,23 +163,22 @@ class Feedback:
             index_elements=_KEY, set_=given, where=empty.is_(None)
         ).returning(*FEEDBACK.c)
 
-    def _count(self, connection: sa.Connection, name: str, rows: Iterable[sa.Row[Any]]) -> None:
+    def _count(self, connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> None:
         """Adds comparisons to the current step of the fade that they belong to."""
-        by_fade: dict[int, Counter[str]] = {}
+        by_fade: dict[int, list[sa.Row[Any]]] = {}
         for row in rows:
-            by_fade.setdefault(row.fade_id, Counter()).update(_compared(row))
-        for fade_id, counts in sorted(by_fade.items()):
+            by_fade.setdefault(row.fade_id, []).append(row)
+        for fade_id, of_fade in sorted(by_fade.items()):
             live = FADES.c.status.in_([Status.RUNNING.value, Status.PAUSED.value])
-            step = (
-                sa.select(FADES.c.step)
-                .where(FADES.c.id == fade_id, FADES.c.name == name, live)
-                .scalar_subquery()
-            )
-            connection.execute(
-                LABELS.update()
-                .where(LABELS.c.fade_id == fade_id, LABELS.c.step == step)
-                .values({column: LABELS.c[column] + count for column, count in counts.items()})
-            )
+            query = sa.select(FADES.c.step).where(FADES.c.id == fade_id, live)
+            step = connection.execute(query).scalar_one_or_none()
+            counts = Counter(column for row in of_fade for column in _compared(row, step))
+            if step is not None and counts:
+                connection.execute(
+                    LABELS.update()
+                    .where(LABELS.c.fade_id == fade_id, LABELS.c.step == step)
+                    .values({name: LABELS.c[name] + count for name, count in counts.items()})
+                )
 
     def _prune(self, written: int, now_s: float) -> None:
         with self._lock:
@@ -190,19 +196,18 @@ class Feedback:
 _KEY: Final = ("name", "request_id")
 
 
-def _compared(row: sa.Row[Any]) -> list[str]:
+def _compared(row: sa.Row[Any], step: int | None) -> list[str]:
     """The columns of the table of labels that a complete row counts in."""
     primary, candidate, truth = row.primary_answer, row.candidate_answer, row.truth
     if primary is not None and candidate is not None:
         better = (candidate == truth) - (primary == truth)
         return [("pair_worse", "pair_same", "pair_better")[better + 1]]
-    found = []
-    for member, answer in (("primary", primary), ("candidate", candidate)):
-        if answer is not None:
-            found.append(f"{member}_labelled")
-            if answer == truth:
-                found.append(f"{member}_right")
-    return found
+    if row.step != step or primary is candidate:
+        return []
+    better = (primary is not None and primary != truth) - (
+        candidate is not None and candidate != truth
+    )
+    return [("alone_worse", "alone_same", "alone_better")[better + 1]]
 
 
 def _check(what: str, text: str, longest: int) -> None:

@@ -17,7 +17,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
-from crossfade.ensemble.sequential import Bounds, ratio_bounds
+from crossfade.ensemble.sequential import Bounds, Mean, ratio_bounds, split_values
 from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Difference, Plan, Step
@@ -54,7 +54,8 @@ class Finding:
     """One comparison.
 
     Attributes:
-        metric: ``quality``, ``agreement``, ``errors`` or ``latency_p99`` …
+        metric: ``quality``, ``agreement``, ``errors``, ``latency_p99`` …, or ``traffic_share``,
+            which never rolls back: without a mirror the fade only goes on if the split is true.
         good: the fade goes on once the bound on the bad side is better than this.
         harmful: it is rolled back once the bound on the good side is worse than this.
         alpha: the error that each of the bounds may make.
@@ -148,8 +149,13 @@ def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Posi
 
 def _compare(plan: Plan, step: int, evidence: StepEvidence) -> Iterator[Finding]:
     alpha, limits = plan.alpha_each, plan.guardrails
-    mirrored = plan.steps[step].mirrored
-    labels = evidence.quality_pairs if mirrored else evidence.quality_arms
+    mirrored, share = plan.steps[step].mirrored, plan.steps[step].traffic_percent / 100
+    if mirrored:
+        labels, failures = evidence.quality_pairs, evidence.errors_pairs
+    else:
+        labels = Mean(split_values(1 - share), evidence.quality_alone.counts)
+        failures = Mean(split_values(share), evidence.errors_alone.counts)
+        yield _split(evidence.alone.bounds(alpha), share, alpha)
     quality = _rate("quality", labels.bounds(alpha), limits.quality, alpha, larger_is_worse=False)
     enough = quality.bounds.count >= limits.quality.min_labels
     if enough or quality.verdict == "harmful":
@@ -160,7 +166,6 @@ def _compare(plan: Plan, step: int, evidence: StepEvidence) -> Iterator[Finding]
             "harmful" if agreed.upper < least else "good" if agreed.lower >= least else "open"
         )
         yield Finding("agreement", verdict, agreed, least, least, alpha)
-    failures = evidence.errors_pairs if mirrored else evidence.errors_arms
     yield _rate("errors", failures.bounds(alpha), limits.errors, alpha, larger_is_worse=True)
     for limit in limits.latency:
         ratio = ratio_bounds(*evidence.latency, limit.quantile, alpha)
@@ -169,6 +174,12 @@ def _compare(plan: Plan, step: int, evidence: StepEvidence) -> Iterator[Finding]
             "harmful" if ratio.lower > most else "good" if ratio.upper <= most else "open"
         )
         yield Finding(f"latency_p{100 * limit.quantile:g}", slow, ratio, most, most, alpha)
+
+
+def _split(found: Bounds, share: float, alpha: float) -> Finding:
+    """Whether requests were split as the plan says: if not, rates by arm mean nothing."""
+    verdict: Verdict = "good" if found.lower <= share <= found.upper else "open"
+    return Finding("traffic_share", verdict, found, share, share, alpha)
 
 
 def _rate(

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from crossfade.ensemble.sequential import Mean, TwoRates
+from crossfade.ensemble.sequential import Mean
 from crossfade.runtimes.core.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -200,7 +200,7 @@ class FadeStore:
         for text in texts:
             found.add(StepEvidence.read(json.loads(text)))
         found.quality_pairs.add(Mean((-1, 0, 1), counts[:3]))
-        found.quality_arms.add(TwoRates(counts[3:5], counts[5:]))
+        found.quality_alone.add(Mean((-1, 0, 1), counts[3:]))
         return found
 
     def records(self, fade: Fade) -> list[Record]:

@@ -67,7 +67,7 @@ EVIDENCE = sa.Table(
 # What labels said of each step's predictions: one column for each way a comparison can end.
 LABEL_COUNTS: Final = (
     *("pair_worse", "pair_same", "pair_better"),
-    *("primary_right", "candidate_right", "primary_labelled", "candidate_labelled"),
+    *("alone_worse", "alone_same", "alone_better"),
 )
 LABELS = sa.Table(
     "crossfade_labels",
@@ -82,6 +82,7 @@ FEEDBACK = sa.Table(
     sa.Column("name", sa.String(MAX_NAME), primary_key=True),
     sa.Column("request_id", sa.String(MAX_REQUEST_ID), primary_key=True),
     sa.Column("fade_id", sa.Integer),  # null while only the truth is known
+    sa.Column("step", sa.Integer),
     sa.Column("primary_answer", sa.String(MAX_ANSWER)),
     sa.Column("candidate_answer", sa.String(MAX_ANSWER)),
     sa.Column("truth", sa.String(MAX_ANSWER)),

@@ -28,18 +28,20 @@ def observed(
     candidate_errors: float = 0.0,
     slower: float = 1.0,
     labels: tuple[int, int, int] = (0, 0, 0),
-    arms: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    labels_alone: tuple[int, int, int] = (0, 0, 0),
+    share: float = 0.25,
 ) -> StepEvidence:
     """Counts as exact as the numbers allow: nothing here is random but the latencies.
 
     Args:
         pairs: requests that both members were asked.
-        alone: requests that each member was asked alone.
+        alone: requests that one member was asked alone.
         agreement: share of the pairs with the same answer.
         candidate_errors: share of requests that fail at the candidate; none fails at the primary.
         slower: factor between the latencies of the candidate and the primary.
         labels: pairs in which the candidate was worse, the same, better.
-        arms: labelled answers of the primary and of the candidate: right, all.
+        labels_alone: answers alone: of the candidate and wrong, right, of the primary and wrong.
+        share: of the requests alone that went to the candidate.
     """
     rng = np.random.default_rng(11)
     found = StepEvidence()
@@ -48,10 +50,10 @@ def observed(
     times = rng.lognormal(2, 0.2, (pairs, 2)) * [1.0, slower]
     agreed = np.arange(pairs)[::-1] < round(agreement * pairs)
     found.observe_pairs(agreed, failed, times)
-    lost = np.arange(alone) < round(candidate_errors * alone)
-    found.observe_alone(PRIMARY, np.zeros(alone, np.bool_), rng.lognormal(2, 0.2, alone))
-    found.observe_alone(CANDIDATE, lost, rng.lognormal(2, 0.2, alone) * slower)
+    asked = round(share * alone)
+    for member, count in ((PRIMARY, alone - asked), (CANDIDATE, asked)):
+        lost = np.arange(count) < round(member * candidate_errors * count)
+        found.observe_alone(member, lost, rng.lognormal(2, 0.2, count) * (slower if member else 1))
     found.quality_pairs.counts = found.quality_pairs.counts + np.array(labels)
-    for member, (right, total) in enumerate(arms):
-        found.quality_arms.update(member, np.arange(total) < right)
+    found.quality_alone.counts = found.quality_alone.counts + np.array(labels_alone)
     return found

@@ -52,6 +52,7 @@ def test_it_survives_being_written_and_read(pairs: list[Any], failed: list[bool]
     again = StepEvidence.read(json.loads(json.dumps(found.plain())))
     assert again.plain() == found.plain()
     assert again.samples(mirrored=False) == len(failed)
+    assert again.errors_alone.counts.tolist() == [0, failed.count(False), failed.count(True)]
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.nan])

@@ -51,23 +51,22 @@ TRUTHS = {each.request_id: "rose" for each in ANSWERS}
 def test_each_comparison_counts_where_it_belongs(database: FadeDatabase, late: bool) -> None:
     fade, feedback = started(database), database.feedback
     if late:
-        feedback.predicted("flowers", fade.id, ANSWERS, 1)
+        feedback.predicted(fade, ANSWERS, 1)
         assert set(feedback.truths("flowers", TRUTHS, 2).values()) == {"joined"}
     else:
         assert set(feedback.truths("flowers", TRUTHS, 1).values()) == {"waiting"}
-        feedback.predicted("flowers", fade.id, ANSWERS, 2)
+        feedback.predicted(fade, ANSWERS, 2)
     evidence = database.fades.evidence(fade)
     assert evidence.quality_pairs.counts.tolist() == [1, 2, 1]
-    assert evidence.quality_arms.hits.tolist() == [1, 0]
-    assert evidence.quality_arms.totals.tolist() == [1, 1]
+    assert evidence.quality_alone.counts.tolist() == [1, 1, 0]
 
 
 def test_what_comes_again_changes_nothing(database: FadeDatabase) -> None:
     fade, feedback = started(database), database.feedback
     for _ in range(3):
-        feedback.predicted("flowers", fade.id, ANSWERS, 1)
+        feedback.predicted(fade, ANSWERS, 1)
         feedback.truths("flowers", TRUTHS, 2)
-    feedback.predicted("flowers", fade.id, [Prediction("worse", "rose", "rose")], 3)
+    feedback.predicted(fade, [Prediction("worse", "rose", "rose")], 3)
     found = feedback.truths("flowers", {"worse": "rose", "better": "oak", "new": "oak"}, 4)
     assert found == {"worse": "repeated", "better": "conflict", "new": "waiting"}
     assert feedback.truths("flowers", {"better": "rose"}, 5) == {"better": "repeated"}
@@ -76,12 +75,13 @@ def test_what_comes_again_changes_nothing(database: FadeDatabase) -> None:
 
 def test_a_late_label_counts_towards_the_step_in_which_it_comes(database: FadeDatabase) -> None:
     fade, feedback = started(database), database.feedback
-    feedback.predicted("flowers", fade.id, ANSWERS, 1)
+    feedback.predicted(fade, ANSWERS, 1)
     feedback.truths("flowers", {"worse": "rose"}, 2)
     moved = advance(database, fade)
     feedback.truths("flowers", TRUTHS, 3)
     assert pairs(database, fade) == [1, 0, 0]
     assert pairs(database, moved) == [0, 2, 1]
+    assert database.fades.evidence(moved).quality_alone.counts.sum() == 0, "of another split"
 
 
 def advance(database: FadeDatabase, fade: Fade) -> Fade:
@@ -94,7 +94,7 @@ def advance(database: FadeDatabase, fade: Fade) -> Fade:
 def test_labels_of_another_fade_do_not_count(database: FadeDatabase) -> None:
     old, feedback = started(database), database.feedback
     other = started(database, "fruit")
-    feedback.predicted("flowers", old.id, ANSWERS, 1)
+    feedback.predicted(old, ANSWERS, 1)
     assert feedback.truths("fruit", {"worse": "rose"}, 2) == {"worse": "waiting"}
     database.fades.act(old, "roll_back", "", now_s=3, actor="ann")
     new = started(database)
@@ -110,13 +110,13 @@ def test_what_cannot_be_kept_is_refused_as_a_whole(database: FadeDatabase, wrong
         with pytest.raises(InvalidArgument):
             feedback.truths("flowers", truths, 1)
     with pytest.raises(InvalidArgument):
-        feedback.predicted("flowers", fade.id, [Prediction("good", wrong, "rose")], 1)
+        feedback.predicted(fade, [Prediction("good", wrong, "rose")], 1)
     assert feedback.truths("flowers", {"good": "rose"}, 2) == {"good": "waiting"}
 
 
 def test_answers_in_any_alphabet_are_kept(database: FadeDatabase) -> None:
     fade, feedback = started(database), database.feedback
-    feedback.predicted("flowers", fade.id, [Prediction("'; --\N{ROSE}", "薔薇", "Röschen")], 1)
+    feedback.predicted(fade, [Prediction("'; --\N{ROSE}", "薔薇", "Röschen")], 1)
     assert feedback.truths("flowers", {"'; --\N{ROSE}": "薔薇"}, 2) == {"'; --\N{ROSE}": "joined"}
     assert pairs(database, fade) == [1, 0, 0]
 
@@ -138,7 +138,7 @@ def test_the_oldest_go_when_there_are_too_many(url: str, database: FadeDatabase)
     fade, feedback = started(database), database.feedback
     for batch in range(20):
         found = [Prediction(f"{batch}-{n}", "rose", "rose") for n in range(600)]
-        feedback.predicted("flowers", fade.id, found, batch)
+        feedback.predicted(fade, found, batch)
         assert rows(url) <= 6_600
     newest = feedback.truths("flowers", {"19-599": "rose", "0-0": "rose"}, 21)
     assert newest == {"19-599": "joined", "0-0": "waiting"}
@@ -146,7 +146,7 @@ def test_the_oldest_go_when_there_are_too_many(url: str, database: FadeDatabase)
 
 def test_what_is_too_old_goes(url: str, database: FadeDatabase) -> None:
     fade, feedback = started(database), database.feedback
-    feedback.predicted("flowers", fade.id, ANSWERS, 0)
+    feedback.predicted(fade, ANSWERS, 0)
     feedback.truths("flowers", {f"t{n}": "rose" for n in range(1_000)}, 101)
     assert rows(url) == 1_000
 
@@ -175,7 +175,7 @@ def test_any_order_counts_each_request_once_by_what_came_first(events: list[Any]
         for kind, request_id, value in events:
             if kind == "predicted":
                 answers.setdefault(request_id, value)
-                feedback.predicted("flowers", fade.id, [Prediction(request_id, *value)], 1)
+                feedback.predicted(fade, [Prediction(request_id, *value)], 1)
             else:
                 truths.setdefault(request_id, value)
                 feedback.truths("flowers", {request_id: value}, 1)
@@ -198,7 +198,7 @@ def test_many_writers_count_each_request_once(database: FadeDatabase) -> None:
                 ids = [f"r{n}" for n in range(start, start + 20)]
                 if writer % 2:
                     found = [Prediction(i, "rose", "oak") for i in reversed(ids)]
-                    feedback.predicted("flowers", fade.id, found, 1)
+                    feedback.predicted(fade, found, 1)
                 else:
                     feedback.truths("flowers", dict.fromkeys(ids, "rose"), 1)
         except BaseException as error:

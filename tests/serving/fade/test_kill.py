@@ -33,7 +33,7 @@ for n in itertools.count():
     evidence.add(observed(pairs=1))
     database.fades.publish(fade, life, evidence)
     request = f"{life}-{n}"
-    database.feedback.predicted("flowers", fade.id, [Prediction(request, "rose", "oak")], 0.0)
+    database.feedback.predicted(fade, [Prediction(request, "rose", "oak")], 0.0)
     database.feedback.truths("flowers", {request: "rose"}, 0.0)
     print("joined", request, flush=True)
 """
@@ -81,6 +81,6 @@ def test_every_decision_that_was_told_is_there_after_each_kill(url: str) -> None
     again = database.feedback.truths("flowers", dict.fromkeys(joined, "rose"), 0.0)
     assert set(again.values()) == {"repeated"}
     found = [Prediction(request, "rose", "oak") for request in joined]
-    database.feedback.predicted("flowers", fade.id, found, 0.0)
+    database.feedback.predicted(fade, found, 0.0)
     assert database.fades.evidence(fade).quality_pairs.counts.tolist() == labels.tolist()
     database.close()

@@ -30,7 +30,7 @@ def decided(
     return decide(PLAN, Position(status, step, START_S), evidence, START_S + after_s)
 
 
-GOOD = {"pairs": 4000, "alone": 4000}
+GOOD = {"pairs": 4000, "alone": 40_000}
 TABLE: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "nothing was seen": ({}, SHADOW, "stay", "0 of 1000 samples"),
     "as good, without labels": (GOOD, SHADOW, "advance", "within its margin"),
@@ -61,17 +61,18 @@ TABLE: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "a little slower": ({**GOOD, "slower": 1.1}, SHADOW, "advance", "within its margin"),
     "a split without labels": (GOOD, SPLIT, "advance", "within its margin"),
     "a split, labels say worse": (
-        {**GOOD, "arms": ((950, 1000), (800, 1000))},
+        {**GOOD, "labels_alone": (200, 3750, 50)},
         SPLIT,
         "roll_back",
         "quality",
     ),
     "a split, labels say the same": (
-        {"alone": 4000, "arms": ((9500, 10000), (9520, 10000))},
+        {**GOOD, "labels_alone": (125, 39_500, 375)},
         SPLIT,
         "advance",
         "within its margin",
     ),
+    "a split that is not the plan's": ({**GOOD, "share": 0.3}, SPLIT, "stay", "traffic_share"),
     "a split, failures": (
         {**GOOD, "candidate_errors": 0.05},
         SPLIT,
@@ -128,18 +129,18 @@ COUNT = st.integers(0, 3_000)
 @st.composite
 def evidences(draw: st.DrawFn) -> StepEvidence:
     found = StepEvidence()
-    for mean in (found.quality_pairs, found.agreement, found.errors_pairs):
+    for mean in (
+        *(found.quality_pairs, found.quality_alone, found.agreement),
+        *(found.errors_pairs, found.errors_alone, found.alone),
+    ):
         mean.counts = np.array([draw(COUNT) for _ in mean.values])
-    for rates in (found.quality_arms, found.errors_arms):
-        hits, misses = np.array(draw(st.tuples(COUNT, COUNT))), draw(st.tuples(COUNT, COUNT))
-        rates.hits, rates.totals = hits, hits + misses
     for each in found.latency:
         each.update(np.repeat(draw(st.floats(1, 100)), draw(COUNT)))
     return found
 
 
-LABELLED: dict[str, Any] = {"labels": (40, 900, 60), "arms": ((9500, 9999), (9500, 9999))}
-GOOD_EVIDENCE = st.sampled_from([{}, LABELLED]).map(lambda labels: observed(4000, 4000, **labels))
+LABELLED: dict[str, Any] = {"labels": (40, 900, 60), "labels_alone": (125, 39_500, 375)}
+GOOD_EVIDENCE = st.sampled_from([{}, LABELLED]).map(lambda labels: observed(4000, 40_000, **labels))
 STEPS = st.integers(0, 2)
 TIMES = st.floats(-1e6, 1e6)
 
@@ -179,13 +180,12 @@ def test_worse_evidence_never_gives_a_bolder_decision(
         (worse.quality_pairs, 2, 0),
         (worse.agreement, 1, 0),
         (worse.errors_pairs, 0, 2),
+        (worse.quality_alone, 1, 0),
+        (worse.errors_alone, 1, 2),
     ):
         moved = data.draw(st.integers(0, int(mean.counts[better])))
         mean.counts[better] -= moved
         mean.counts[bad] += moved
-    for rates, way in ((worse.quality_arms, -1), (worse.errors_arms, 1)):
-        room = rates.hits[1] if way < 0 else rates.totals[1] - rates.hits[1]
-        rates.hits[1] += way * data.draw(st.integers(0, int(room)))
     worse.latency[1].counts = np.roll(worse.latency[1].counts, data.draw(st.integers(0, 300)))
     before, after = decided(evidence, step), decided(worse, step)
     assert RANK[after.action] <= RANK[before.action], (before.reason, after.reason)

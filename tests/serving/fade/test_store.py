@@ -79,8 +79,8 @@ def test_a_whole_fade_with_its_records(fades: FadeStore) -> None:
     for step in range(3):
         now_s += 100
         assert fades.decide(fade, now_s)[1].action == "stay", "nothing was seen yet"
-        fades.publish(fade, "a", observed(pairs=4000, alone=2000))
-        fades.publish(fade, "b", observed(pairs=3000, alone=2000))
+        fades.publish(fade, "a", observed(pairs=4000, alone=20_000))
+        fades.publish(fade, "b", observed(pairs=3000, alone=20_000))
         fade, decision = fades.decide(fade, now_s)
         assert decision.action == "advance", decision.reason
         assert fade == fades.get("flowers")
@@ -92,8 +92,8 @@ def test_a_whole_fade_with_its_records(fades: FadeStore) -> None:
     assert [r.action for r in records] == ["start", *3 * ["advance"]]
     assert [r.step for r in records] == [0, 1, 2, 2]
     assert [r.at_s for r in records] == [NOW_S + 100 * n for n in range(4)]
-    both = observed(pairs=4000, alone=2000)
-    both.add(observed(pairs=3000, alone=2000))
+    both = observed(pairs=4000, alone=20_000)
+    both.add(observed(pairs=3000, alone=20_000))
     assert records[1].evidence == both.plain()
     found = {f["metric"]: f for f in records[1].findings}
     assert found["errors"]["bounds"]["count"] == 7000
@@ -199,8 +199,8 @@ while True:
     if fade.position.status.value == "PROMOTED":
         break
     name = f"{replica}-{fade.position.step}"
-    database.fades.publish(fade, replica, observed(pairs=1500, alone=1500))
-    database.feedback.predicted("flowers", fade.id, [Prediction(name, "rose", "rose")], 0.0)
+    database.fades.publish(fade, replica, observed(pairs=1500, alone=15_000))
+    database.feedback.predicted(fade, [Prediction(name, "rose", "rose")], 0.0)
     database.feedback.truths("flowers", {name: "rose", f"all-{fade.position.step}": "rose"}, 0.0)
     try:
         database.fades.decide(fade, fade.position.step_started_s + 100.0)
