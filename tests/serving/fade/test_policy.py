@@ -219,3 +219,27 @@ def test_a_bad_candidate_is_rolled_back_long_before_the_minimum_samples(
 
 def test_the_estimate_of_nothing_is_not_a_number() -> None:
     assert all(math.isnan(f.bounds.estimate) for f in decided(StepEvidence()).findings)
+
+
+# -- whole fades, by simulation -------------------------------------------------------------------
+
+
+def looked_at(errors: list[float], seed: int) -> list[str]:
+    """The action at each look; 100 pairs come between two, with the candidate's rate of errors."""
+    rng, evidence, actions = np.random.default_rng(seed), StepEvidence(), []
+    for rate in errors:
+        failed = np.stack([rng.random(100) < 0.02, rng.random(100) < rate], axis=-1)
+        evidence.observe_pairs(rng.random(100) < 0.98, failed, rng.lognormal(2, 0.5, (100, 2)))
+        actions.append(decided(evidence, after_s=0).action)
+    return actions
+
+
+def test_equal_members_are_left_in_peace() -> None:
+    assert sum("roll_back" in looked_at([0.02] * 20, seed) for seed in range(30)) <= 1
+
+
+def test_a_candidate_that_gets_worse_in_the_middle_of_a_step_is_rolled_back() -> None:
+    for seed in range(5):
+        actions = looked_at([0.02] * 50 + [0.12] * 20, seed)
+        assert "roll_back" not in actions[:50]
+        assert "roll_back" in actions[50:]
