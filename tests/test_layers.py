@@ -42,7 +42,7 @@ def test_the_adapters_import_their_library_only_to_load_a_model() -> None:
 
 
 def test_fading_imports_its_database_only_to_open_one() -> None:
-    modules = ("plan", "policy", "evidence", "database")
+    modules = ("plan", "policy", "evidence", "records", "database")
     found = loaded_by("import " + ", ".join(f"crossfade.serving.fade.{name}" for name in modules))
     assert found & HEAVY == set()
 

@@ -1,14 +1,17 @@
-"""Where fades and feedback are kept; the one module that the rest of the server imports."""
+"""Where fades and feedback are kept; imports what a database needs only to open one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crossfade.runtimes.core.errors import MissingExtra
+from crossfade.serving.fade.records import Retention
 
 if TYPE_CHECKING:
     from crossfade.serving.fade.feedback import Feedback
     from crossfade.serving.fade.store import FadeStore
+
+DEFAULT_RETENTION: Final = Retention()
 
 
 class FadeDatabase:
@@ -22,15 +25,12 @@ class FadeDatabase:
     fades: FadeStore
     feedback: Feedback
 
-    def __init__(
-        self, url: str, *, max_age_s: float = 30 * 86_400.0, max_rows: int = 1_000_000
-    ) -> None:
+    def __init__(self, url: str, retention: Retention = DEFAULT_RETENTION) -> None:
         """Opens it.
 
         Args:
             url: as ``tables.connect`` takes it.
-            max_age_s: after so long a prediction or truth without its other half is forgotten.
-            max_rows: of them kept at most.
+            retention: of predictions and truths.
 
         Raises:
             MissingExtra: SQLAlchemy or the database's driver is not installed.
@@ -44,7 +44,7 @@ class FadeDatabase:
             raise MissingExtra("fade", "fading") from None
         self._engine = tables.connect(url)
         self.fades = store.FadeStore(self._engine)
-        self.feedback = feedback.Feedback(self._engine, feedback.Retention(max_age_s, max_rows))
+        self.feedback = feedback.Feedback(self._engine, retention)
 
     def close(self) -> None:
         """Closes all connections; called once, when nobody uses it any more."""

@@ -9,18 +9,17 @@ kept in memory.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.fade.policy import Status
-from crossfade.serving.fade.store import Fade
+from crossfade.serving.fade.records import Fade, Outcome, Prediction, Retention
 from crossfade.serving.fade.tables import (
     FADES,
     FEEDBACK,
@@ -32,30 +31,8 @@ from crossfade.serving.fade.tables import (
     writing,
 )
 
-Outcome = Literal["joined", "waiting", "repeated", "conflict"]
 _CHUNK: Final = 500  # rows of one statement: below every limit on its parameters
 _PRUNE_EVERY: Final = 1_000  # rows written by this process
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Retention:
-    """How long a request waits for its truth, or a truth for its request.
-
-    The table has at most ``max_rows`` rows, and for each process that writes 1,000 more or as
-    many as one call brings.
-    """
-
-    max_age_s: float = 30 * 86_400.0
-    max_rows: int = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the members answered to a request: both, or only the one that was asked."""
-
-    request_id: str
-    primary_answer: str | None = None
-    candidate_answer: str | None = None
 
 
 class Feedback:

@@ -18,13 +18,13 @@ from sqlalchemy import exc
 from crossfade.ensemble.sequential import Mean
 from crossfade.runtimes.core.errors import (
     AlreadyExists,
-    FailedPrecondition,
     InvalidArgument,
     NotFound,
 )
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Action, Decision, Position, Status, decide, follow
+from crossfade.serving.fade.records import Fade, Record, Superseded
 from crossfade.serving.fade.tables import (
     DECISIONS,
     EVIDENCE,
@@ -35,52 +35,6 @@ from crossfade.serving.fade.tables import (
     reading,
     writing,
 )
-
-
-class Superseded(FailedPrecondition):
-    """Another replica or an operator decided first: read the fade again."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fade:
-    """A fade as it was read.
-
-    Attributes:
-        name: under which clients call the pair.
-        version: rises with each decision.
-    """
-
-    id: int
-    name: str
-    primary: str
-    candidate: str
-    plan: Plan
-    position: Position
-    version: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
-    """One decision, as it was written.
-
-    Attributes:
-        version: of the fade after it; 0 is the start.
-        at_s: when, in seconds since 1970.
-        actor: who decided: ``policy`` or an operator.
-        status, step: where it led.
-        findings: the comparisons with their bounds, as plain values.
-        evidence: the counts that they were made of, as ``StepEvidence.plain`` writes them.
-    """
-
-    version: int
-    at_s: float
-    actor: str
-    action: str
-    status: Status
-    step: int
-    reason: str
-    findings: list[dict[str, Any]]
-    evidence: dict[str, Any]
 
 
 class FadeStore:

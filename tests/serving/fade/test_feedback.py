@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.fade.database import FadeDatabase
-from crossfade.serving.fade.feedback import Prediction
-from crossfade.serving.fade.store import Fade
+from crossfade.serving.fade.records import Fade, Prediction, Retention
 from tests.serving.fade.observed import PLAN, observed
 
 
 @pytest.fixture
 def database(url: str) -> Iterator[FadeDatabase]:
-    opened = FadeDatabase(url, max_age_s=100, max_rows=5_000)
+    opened = FadeDatabase(url, Retention(max_age_s=100, max_rows=5_000))
     yield opened
     opened.close()
 

@@ -11,16 +11,14 @@ import time
 import pytest
 
 from crossfade.serving.fade.database import FadeDatabase
-from crossfade.serving.fade.feedback import Prediction
-from crossfade.serving.fade.store import Fade, Record
+from crossfade.serving.fade.records import Fade, Prediction, Record
 from tests.serving.fade.observed import PLAN
 
 KILLS = 12
 WRITER = """
 import itertools, sys
 from crossfade.serving.fade.database import FadeDatabase
-from crossfade.serving.fade.feedback import Prediction
-from crossfade.serving.fade.store import Fade, Record
+from crossfade.serving.fade.records import Fade, Prediction, Record
 from tests.serving.fade.observed import observed
 url, life = sys.argv[1:]
 database = FadeDatabase(url)

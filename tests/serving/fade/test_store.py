@@ -24,7 +24,8 @@ from crossfade.runtimes.core.errors import (
 from crossfade.serving.fade import tables
 from crossfade.serving.fade.database import FadeDatabase
 from crossfade.serving.fade.policy import Position, Status
-from crossfade.serving.fade.store import Fade, FadeStore, Superseded
+from crossfade.serving.fade.records import Fade, Superseded
+from crossfade.serving.fade.store import FadeStore
 from tests.serving.fade.observed import PLAN, observed
 
 NOW_S = 1_700_000_000.25
@@ -185,8 +186,8 @@ REPLICA = """
 import sys
 from crossfade.runtimes.core.errors import AlreadyExists
 from crossfade.serving.fade.database import FadeDatabase
-from crossfade.serving.fade.feedback import Prediction
-from crossfade.serving.fade.store import Superseded
+from crossfade.serving.fade.records import Prediction
+from crossfade.serving.fade.records import Superseded
 from tests.serving.fade.observed import PLAN, observed
 url, replica = sys.argv[1:]
 database = FadeDatabase(url)  # all at once on an empty database
