@@ -21,7 +21,7 @@ HEAVY = {
         "tensorrt",
         "cuda",
     ),
-    *("tritonclient", "fsspec", "PIL"),
+    *("tritonclient", "fsspec", "PIL", "sqlalchemy", "psycopg"),
 }
 
 
@@ -47,6 +47,12 @@ def test_the_adapters_import_their_library_only_to_load_a_model() -> None:
         "from crossfade.runtimes import registry\n"
         "for platform in registry.BUILT_IN: registry.create(platform)"
     )
+    assert found & HEAVY == set()
+
+
+def test_fading_imports_its_database_only_to_open_one() -> None:
+    modules = ("plan", "policy", "evidence", "records", "database")
+    found = loaded_by("import " + ", ".join(f"crossfade.serving.fade.{name}" for name in modules))
     assert found & HEAVY == set()
 
 

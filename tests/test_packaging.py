@@ -90,6 +90,7 @@ def test_every_extra_that_an_error_names_can_be_installed(wheel: Path) -> None:
         metadata = opened.read(name).decode()
     offered = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
     named = {entry.extra for entry in registry.BUILT_IN.values() if entry.extra} | {"gs", "s3"}
+    named |= {"fade", "postgresql"}
     assert named
     assert named <= offered, MissingExtra(min(named - offered), "somebody").message
 

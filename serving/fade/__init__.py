@@ -1,0 +1,1 @@
+"""Fading from one model to its successor: the plan, the decisions, and what is kept of them."""

@@ -1,0 +1,51 @@
+"""Where fades and feedback are kept; imports what a database needs only to open one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from crossfade.runtimes.core.errors import MissingExtra
+from crossfade.serving.fade.records import Retention
+
+if TYPE_CHECKING:
+    from crossfade.serving.fade.feedback import Feedback
+    from crossfade.serving.fade.store import FadeStore
+
+DEFAULT_RETENTION: Final = Retention()
+
+
+class FadeDatabase:
+    """An open database. Thread-safe; one for a process.
+
+    Attributes:
+        fades: the fades and their decisions.
+        feedback: predictions and ground truth.
+    """
+
+    fades: FadeStore
+    feedback: Feedback
+
+    def __init__(self, url: str, retention: Retention = DEFAULT_RETENTION) -> None:
+        """Opens it.
+
+        Args:
+            url: as ``tables.connect`` takes it.
+            retention: of predictions and truths.
+
+        Raises:
+            MissingExtra: SQLAlchemy or the database's driver is not installed.
+            CrossfadeError: as ``tables.connect`` says.
+        """
+        try:
+            from crossfade.serving.fade import feedback, store, tables
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "sqlalchemy":
+                raise
+            raise MissingExtra("fade", "fading") from None
+        self._engine = tables.connect(url)
+        self.fades = store.FadeStore(self._engine)
+        self.feedback = feedback.Feedback(self._engine, retention)
+
+    def close(self) -> None:
+        """Closes all connections; called once, when nobody uses it any more."""
+        self._engine.dispose()
