@@ -24,7 +24,7 @@ demo-once: $(DEMO)/.ready  ## the same, and end by itself
 test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those of gRPC on either host
 	@$(TEST)/bin/python -m pytest
 	@! $(TEST)/bin/python -c 'import crossfade_native' 2>/dev/null || \
-	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio
+	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio -m 'not slow'
 
 test-gpu: $(GPU)/.ready  ## run the tests that need an NVIDIA GPU
 	@$(GPU)/bin/python -m pytest -m gpu tests/runtimes tests/e2e/test_gpu.py
