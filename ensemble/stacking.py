@@ -15,25 +15,27 @@ _TOLERANCE: Final = 1e-8
 
 
 def stack(
-    logs: Doubles, labels: npt.NDArray[np.intp], strength: float = 1.0
+    logs: Doubles, labels: npt.NDArray[np.intp], prior: Doubles, strength: float = 1.0
 ) -> tuple[Doubles, Doubles]:
     """An exponent for each member [M] and a bias for each class [C], by penalised likelihood.
 
     The score of class c is sum_m exponent[m] * logs[m, n, c] + bias[c]: a logarithmic pool whose
     weights are free, with M + C parameters, where one weight for each pair of classes would have
-    M * C^2. The penalty, strength / 2 times the squared distance to exponents of 1 / M and no
-    bias, counts like so much evidence in the sum over the rows; Newton's method.
+    M * C^2. The penalty, strength / 2 times the squared distance to the prior's exponents and no
+    bias, stands beside the sum over the rows: it fades as they grow. Newton's method.
 
     Args:
         logs: [M, N, C] log-probabilities.
         labels: [N] class indexes.
+        prior: [M] exponents that the fit is drawn to; with the convex weights a useless member,
+            whose calibrated scores are all alike and would resist nothing, is drawn to none.
         strength: positive.
 
     Raises:
         FailedPrecondition: no convergence.
     """
     members, rows, classes = logs.shape
-    start = np.concatenate([np.full(members, 1 / members), np.zeros(classes)])
+    start = np.concatenate([prior, np.zeros(classes)])
     theta = start.copy()
     target = np.zeros((rows, classes))
     target[np.arange(rows), labels] = 1

@@ -47,6 +47,8 @@ class Candidate:
         log_loss: mean over all rows, each predicted by a fit that had not seen it, in nats.
         excess: how much more that is than the best candidate's.
         excess_standard_error: of ``excess``, from the differences row by row.
+        shares: [M] how much of the answer each member makes, with sum 1: the weights of a mixture;
+            for stacking the exponents' sizes times the spread of what they multiply.
         fit: from all rows.
     """
 
@@ -54,6 +56,7 @@ class Candidate:
     log_loss: float
     excess: float
     excess_standard_error: float
+    shares: tuple[float, ...]
     fit: Fit
 
 
@@ -114,7 +117,10 @@ class WeightsReport:
             read: dict[str, Any] = json.loads(text)
             read["members"] = tuple(Member(**each) for each in read["members"])
             read["candidates"] = tuple(
-                Candidate(**{**each, "fit": _read_fit(each["fit"])}) for each in read["candidates"]
+                Candidate(
+                    **{**each, "shares": tuple(each["shares"]), "fit": _read_fit(each["fit"])}
+                )
+                for each in read["candidates"]
             )
             report = cls(**read)
             _ = report.fit
@@ -128,15 +134,16 @@ def _read_fit(read: dict[str, Any]) -> Fit:
 
 
 def _mixture(solve: Callable[[Doubles], Doubles]) -> Callable[[Doubles, Labels], Fit]:
-    def fit(logs: Doubles, labels: Labels) -> Fit:
-        truth = np.exp(logs[:, np.arange(len(labels)), labels])
-        return Fit(tuple(solve(np.maximum(truth, FLOOR)).tolist()))
+    return lambda logs, labels: Fit(tuple(solve(_truth(logs, labels)).tolist()))
 
-    return fit
+
+def _truth(logs: Doubles, labels: Labels) -> Doubles:
+    """What each member gave to the true class [M, N]."""
+    return np.maximum(np.exp(logs[:, np.arange(len(labels)), labels]), FLOOR)
 
 
 def _stacked(logs: Doubles, labels: Labels) -> Fit:
-    exponents, bias = stack(logs, labels)
+    exponents, bias = stack(logs, labels, mixtures.convex(_truth(logs, labels)))
     return Fit(tuple(exponents.tolist()), Rule.LOGIT, tuple(bias.tolist()))
 
 
@@ -160,10 +167,11 @@ def learn_weights(
 ) -> WeightsReport:
     """Calibrates the members, fits every candidate, and takes the simplest good one.
 
-    In every fold temperatures and weights are fitted on the other folds. The choice is the
-    simplest candidate whose log-loss exceeds the best one's by at most one standard error of the
-    difference. The same procedure, choice included, inside an outer cross-validation gives
-    ``nested_log_loss``. The result depends on nothing but the arguments.
+    In every fold temperatures and weights are fitted on the other folds. A member that is, after
+    calibration, no better than the classes' frequencies (by one standard error) gets no weight.
+    The choice is the simplest candidate whose log-loss exceeds the best one's by at most one
+    standard error of the difference. The same procedure, choice included, inside an outer
+    cross-validation gives ``nested_log_loss``. The result depends on nothing but the arguments.
 
     Args:
         logs: [M, N, C] log-scores with labels aligned, of rows that no member was trained on;
@@ -195,16 +203,17 @@ def learn_weights(
     for held_out in _folds(y, folds, rng):
         rest = np.setdiff1d(np.arange(len(y)), held_out)
         chosen = _simplest(_cross_validate(z[:, rest], y[rest], folds, rng).losses)
-        fit, temperatures = _fit(chosen, z[:, rest], y[rest])
-        predicted = fit.predict(_cooled(z[:, held_out], temperatures))
+        learner = _Learner.on(z[:, rest], y[rest])
+        predicted = learner.fit(chosen).predict(learner.calibrate(z[:, held_out]))
         nested[held_out] = log_loss(predicted, y[held_out])
-    temperatures = np.array([fit_temperature(member, y) for member in z])
+    learner = _Learner.on(z, y)
+    fits = {name: learner.fit(name) for name in CANDIDATES}
     return WeightsReport(
         rows=len(y),
         members=tuple(
             Member(
                 name,
-                float(temperatures[m]),
+                float(learner.temperatures[m]),
                 float(log_loss(np.exp(inner.calibrated[m]), y).mean()),
                 expected_calibration_error(np.exp(z[m]), y),
                 expected_calibration_error(np.exp(inner.calibrated[m]), y),
@@ -212,12 +221,49 @@ def learn_weights(
             for m, name in enumerate(names)
         ),
         candidates=tuple(
-            Candidate(name, float(losses.mean()), *_excess(losses, best), _fit(name, z, y)[0])
+            Candidate(
+                name,
+                float(losses.mean()),
+                *_excess(losses, best),
+                _shares(fits[name], learner.calibrated),
+                fits[name],
+            )
             for name, losses in inner.losses.items()
         ),
         chosen=_simplest(inner.losses),
         nested_log_loss=float(nested.mean()),
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Learner:
+    """Temperatures [M], calibrated log-probabilities [M, N, C] and useful members of some rows."""
+
+    temperatures: Doubles
+    calibrated: Doubles
+    useful: npt.NDArray[np.bool_]
+    labels: Labels
+
+    @classmethod
+    def on(cls, z: Doubles, labels: Labels) -> Self:
+        temperatures = np.array([fit_temperature(member, labels) for member in z])
+        calibrated = _cooled(z, temperatures)
+        frequencies = np.bincount(labels, minlength=z.shape[2]) / len(labels)
+        blind = -np.log(frequencies[labels])
+        useful = np.zeros(len(z), bool)
+        for m, member in enumerate(calibrated):
+            excess, error = _excess(log_loss(np.exp(member), labels), blind)
+            useful[m] = excess < -error
+        return cls(temperatures, calibrated, useful if useful.any() else ~useful, labels)
+
+    def fit(self, name: str) -> Fit:
+        learned = CANDIDATES[name](self.calibrated[self.useful], self.labels)
+        weights = np.zeros(len(self.useful))
+        weights[self.useful] = learned.weights
+        return dataclasses.replace(learned, weights=tuple(weights.tolist()))
+
+    def calibrate(self, z: Doubles) -> Doubles:
+        return _cooled(z, self.temperatures)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -233,11 +279,10 @@ def _cross_validate(z: Doubles, y: Labels, folds: int, rng: np.random.Generator)
     calibrated = np.zeros_like(z)
     for held_out in _folds(y, folds, rng):
         rest = np.setdiff1d(np.arange(len(y)), held_out)
-        temperatures = np.array([fit_temperature(member, y[rest]) for member in z[:, rest]])
-        train, test = _cooled(z[:, rest], temperatures), _cooled(z[:, held_out], temperatures)
-        calibrated[:, held_out] = test
-        for name, learn in CANDIDATES.items():
-            losses[name][held_out] = log_loss(learn(train, y[rest]).predict(test), y[held_out])
+        learner = _Learner.on(z[:, rest], y[rest])
+        calibrated[:, held_out] = test = learner.calibrate(z[:, held_out])
+        for name, row_losses in losses.items():
+            row_losses[held_out] = log_loss(learner.fit(name).predict(test), y[held_out])
     return _Validated(losses, calibrated)
 
 
@@ -255,9 +300,11 @@ def _excess(losses: Doubles, best: Doubles) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(losses)))
 
 
-def _fit(name: str, z: Doubles, y: Labels) -> tuple[Fit, Doubles]:
-    temperatures = np.array([fit_temperature(member, y) for member in z])
-    return CANDIDATES[name](_cooled(z, temperatures), y), temperatures
+def _shares(fit: Fit, logs: Doubles) -> tuple[float, ...]:
+    sizes = np.abs(fit.weights)
+    if fit.rule is Rule.LOGIT:
+        sizes = sizes * (logs - logs.mean(axis=2, keepdims=True)).std(axis=(1, 2))
+    return tuple((sizes / sizes.sum()).tolist())
 
 
 def _cooled(z: Doubles, temperatures: Doubles) -> Doubles:
