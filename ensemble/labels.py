@@ -88,7 +88,7 @@ class LabelAlignment:
         """
         positions = self.positions[member]
         whole = np.asarray(ids)
-        if not bool(np.all((whole >= 0) & (whole < len(positions)) & (whole == whole // 1))):
+        if not bool(np.all((whole >= 0) & (whole < len(positions)) & (whole == np.floor(whole)))):
             raise Internal(f"member {member} gave a class id that its labels do not have")
         return positions[whole.astype(np.intp)]
 

@@ -45,9 +45,9 @@ def binomial_upper(k: int, n: int, delta: float) -> float:
 
 def chi_square_tail(x: float, degrees: int) -> float:
     """P[X > x] for a positive whole number of degrees of freedom."""
-    if x <= 0:
-        return 1.0
     half = x / 2
+    if half <= 0:
+        return 1.0
     order, tail = (0.5, math.erfc(math.sqrt(half))) if degrees % 2 else (1.0, math.exp(-half))
     while order < degrees / 2:
         tail += math.exp(order * math.log(half) - half - math.lgamma(order + 1))
