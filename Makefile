@@ -9,7 +9,7 @@ GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
-    bench-transport bench-gpu bench-deps soak native-deps native-check triton wheel clean
+    bench-transport bench-statistics bench-gpu bench-deps soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -63,6 +63,10 @@ native-check: $(TEST)/.native  ## bend bytes and race threads through it, under 
 
 bench-gpu: $(GPU)/.ready  ## measure a model on an NVIDIA GPU, bare and behind the server
 	@$(GPU)/bin/python -m crossfade.benchmarks.gpu $(BENCH)
+
+bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	    $(TEST)/bin/python -m crossfade.benchmarks.statistics $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

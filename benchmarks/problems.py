@@ -23,12 +23,16 @@ class Problem:
 
 
 def problems() -> Iterator[Problem]:
-    """Four real sets, a regression's target cut in three, and seven generated sets."""
+    """Four real sets, two other forms of the digits, a cut regression, seven generated sets."""
     from sklearn import datasets as d
 
     for load in (d.load_iris, d.load_wine, d.load_breast_cancer, d.load_digits):
         features, labels = load(return_X_y=True)
         yield Problem(load.__name__.removeprefix("load_"), features, labels)
+    pixels, digit = d.load_digits(return_X_y=True)
+    yield Problem("digits_parity", pixels, digit % 2)
+    coarse = pixels.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
+    yield Problem("digits_4x4", coarse, digit)
     features, progression = d.load_diabetes(return_X_y=True)
     thirds = np.digitize(progression, np.quantile(progression, [1 / 3, 2 / 3]))
     yield Problem("diabetes_thirds", features, thirds)
