@@ -63,8 +63,8 @@ class Combination:
 
     Attributes:
         members: what each output is; all exclusive, all multi-label, or all values.
-        weights: one for each member. Not negative, with sum 1; under ``LOGIT`` any finite numbers
-            with a positive sum, as learned by stacking.
+        weights: one for each member. Not negative, with sum 1; under ``LOGIT`` any finite numbers,
+            not all 0, as learned by stacking.
         bias: added to each class's log-score under ``LOGIT``, in the order of ``labels``.
         labels: of the answer's last dimension; none for values.
     """
@@ -116,10 +116,11 @@ class Combination:
         """
         present = [number for number, output in enumerate(outputs) if output is not None]
         weights = np.array([self.weights[number] for number in present])
-        total = sum(self.weights)
-        if not present or weights.sum() <= 0:
-            raise Unavailable("no member of the ensemble has answered")
-        weights *= total / weights.sum()
+        total, reached = sum(self.weights), float(weights.sum())
+        if not weights.any() or reached <= 0 < total:
+            raise Unavailable("too few members of the ensemble have answered")
+        if total > 0:
+            weights *= total / reached
         given = [output for output in outputs if output is not None]
         if self._alignment is None:
             return self._mean_of_values([self.members[n] for n in present], given, weights)
@@ -241,7 +242,7 @@ def _check_weights(weights: Sequence[float], members: int, rule: Rule) -> None:
     if not members or len(weights) != members:
         raise FailedPrecondition(f"{members} members need as many weights, not {len(weights)}")
     total = math.fsum(weights)
-    if not math.isfinite(total) or total <= 0:
-        raise FailedPrecondition("the weights must be finite numbers with a positive sum")
+    if not math.isfinite(total) or not any(weights):
+        raise FailedPrecondition("the weights must be finite numbers, not all of them 0")
     if rule is not Rule.LOGIT and (min(weights) < 0 or abs(total - 1) > 1e-6):
         raise FailedPrecondition(f"the weights must not be negative and sum to 1, not {total:g}")

@@ -23,7 +23,7 @@ def binomial_pmf(n: int, p: float) -> npt.NDArray[np.float64]:
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """P[X <= k]."""
-    return min(1.0, math.fsum(binomial_pmf(n, p)[: k + 1])) if k < n else 1.0
+    return min(1.0, float(binomial_pmf(n, p)[: k + 1].sum())) if k < n else 1.0
 
 
 def binomial_two_sided(k: int, n: int, p: float) -> float:

@@ -222,6 +222,18 @@ def test_exponents_and_bias_as_stacking_learns_them() -> None:
     assert combined[0] == pytest.approx(softmax(np.array([1.25, -1.25 + 0.5])), abs=1e-6)
 
 
+def test_a_member_that_only_corrects_another_is_no_answer_alone() -> None:
+    member = MemberScores(ScoreKind.LOGITS, ("a", "b"))
+    z = np.array([1.0, -1.0], np.float32)
+
+    corrected = Combination((member, member), (1.5, -0.5), Rule.LOGIT)
+    assert corrected([z, None]) == pytest.approx(softmax(z))
+    with pytest.raises(Unavailable):
+        corrected([None, z])
+    against = Combination((member, member), (0.5, -1.5), Rule.LOGIT)
+    assert against([z, z]) == pytest.approx(softmax(-z))
+
+
 # A member that lacks a label.
 
 
@@ -321,8 +333,8 @@ AB = ("a", "b")
         ([], (), Rule.PROBABILITY, (), "0 members"),
         ([(P, AB)] * 2, (0.5, 0.6), Rule.PROBABILITY, (), "sum to 1"),
         ([(P, AB)] * 2, (1.5, -0.5), Rule.VOTE, (), "not be negative"),
-        ([(P, AB)] * 2, (1.0, -1.0), Rule.LOGIT, (), "positive sum"),
-        ([(P, AB)] * 2, (math.nan, 1.0), Rule.LOGIT, (), "positive sum"),
+        ([(P, AB)] * 2, (0.0, 0.0), Rule.LOGIT, (), "not all of them 0"),
+        ([(P, AB)] * 2, (math.nan, 1.0), Rule.LOGIT, (), "finite numbers"),
         ([(P, AB)], (1.0,), Rule.PROBABILITY, (0.0, 0.0), "bias"),
         ([(P, AB)], (1.0,), Rule.LOGIT, (0.0,), "bias"),
         ([(P, ())], (1.0,), Rule.LOGIT, (), "no labels"),
