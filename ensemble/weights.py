@@ -16,7 +16,7 @@ from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.mixtures import Doubles
 from crossfade.ensemble.scores import FLOOR, log_softmax, softmax
 from crossfade.ensemble.stacking import stack
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument
 
 Labels = npt.NDArray[np.intp]
 
@@ -288,11 +288,8 @@ def _cross_validate(z: Doubles, y: Labels, folds: int, rng: np.random.Generator)
 
 def _simplest(losses: dict[str, Doubles]) -> str:
     best = min(losses.values(), key=lambda each: float(each.mean()))
-    for name, each in losses.items():
-        excess, error = _excess(each, best)
-        if excess <= error:
-            return name
-    raise FailedPrecondition("no candidate has a finite loss")
+    compared = {name: _excess(each, best) for name, each in losses.items()}
+    return next(name for name, (excess, error) in compared.items() if excess <= error)
 
 
 def _excess(losses: Doubles, best: Doubles) -> tuple[float, float]:
