@@ -111,7 +111,7 @@ def log_scores(
             exclusive probabilities that do not sum to 1.
     """
     real = dequantize(scores, quantization)
-    if kind is ScoreKind.VALUES or real.ndim == 0:
+    if kind is ScoreKind.VALUES or real.ndim == 0 or not real.shape[-1]:
         raise Internal("values without classes have no log-scores")
     step = quantization.scale if quantization else 0.0
     if kind.probabilities:
@@ -127,6 +127,8 @@ def log_scores(
         _check_logits(real)
         logits = real
     with np.errstate(over="ignore"):
+        if kind.exclusive:  # before the temperature, which could carry the largest to infinity
+            logits = logits - np.max(logits, axis=-1, keepdims=True)
         cooled = np.asarray(logits / temperature)
     if kind.exclusive:
         return np.asarray(np.maximum(log_softmax(cooled), _LOG_FLOOR), np.float32)
@@ -152,6 +154,6 @@ def _check_probabilities(real: Tensor, kind: ScoreKind, step: float) -> None:
 
 
 def _check_logits(real: Tensor) -> None:
-    top = np.max(real, axis=-1) if real.shape[-1] else real
+    top = np.max(real, axis=-1)
     if bool(np.any(np.isnan(real))) or not bool(np.all(np.isfinite(top))):
         raise Internal("the logits are not finite")

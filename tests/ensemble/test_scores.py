@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -106,6 +106,7 @@ def test_logits_and_probabilities_of_one_model_agree(exclusive: bool, data: st.D
     )
 
 
+@example(np.full(1, 1.7e38, np.float32), ScoreKind.LOGITS, 0.5)
 @given(LOGITS, st.sampled_from([ScoreKind.LOGITS, ScoreKind.LABEL_LOGITS]), st.floats(0.01, 100))
 def test_log_scores_are_finite(logits: np.ndarray, kind: ScoreKind, temperature: float) -> None:
     logs = log_scores(logits, kind, temperature=temperature)
@@ -127,6 +128,7 @@ def test_log_scores_are_finite(logits: np.ndarray, kind: ScoreKind, temperature:
         (np.array([1, 0], np.uint8), ScoreKind.PROBABILITIES),  # no quantisation
         (np.array([1.0, 0.0], "f4"), ScoreKind.VALUES),
         (np.float32(1), ScoreKind.LOGITS),
+        (np.zeros((2, 0), "f4"), ScoreKind.PROBABILITIES),
     ],
 )
 def test_what_was_not_declared_is_refused(scores: np.ndarray, kind: ScoreKind) -> None:
