@@ -9,8 +9,8 @@ GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-gpu bench-slim bench-isolation bench-deps soak native-deps \
-    native-check triton wheel clean
+    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
+    soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,6 +73,10 @@ bench-slim: wheel  ## how large the install for edge devices is, and how soon it
 
 bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
 	@$(TEST)/bin/python -m crossfade.benchmarks.isolation $(BENCH)
+
+bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	    $(TEST)/bin/python -m crossfade.benchmarks.statistics $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client
