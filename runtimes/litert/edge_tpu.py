@@ -7,14 +7,20 @@ Names are those of edgetpu_compiler (``model_edgetpu.tflite``,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
 
 LIBRARY: Final = "libedgetpu.so.1"
 _COMPILED: Final = re.compile(r"^(?:edgetpu_(?P<after>.+)|(?P<before>.+)_edgetpu)\.tflite$")
 _SEGMENT: Final = re.compile(r"^(?P<name>.+)_segment_(?P<index>\d+)_of_(?P<count>\d+)$")
+
+
+def devices(options: Any) -> Sequence[str]:
+    """The devices that a model's options name, if any, in the model's order."""
+    return options.devices or ([options.device] if options.device else [])
 
 
 def compiled(path: Path) -> Path:
