@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, NotFound
 from crossfade.runtimes.core.model import (
@@ -18,10 +19,12 @@ from crossfade.runtimes.core.model import (
     Tensors,
 )
 from crossfade.runtimes.exported_program import archive, failure
-from crossfade.runtimes.exported_program.options import ExportedProgramOptions
 from crossfade.runtimes.exported_program.signature import Bound, bind
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.memory import give_back
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.exported_program.options import ExportedProgramOptions
 
 _BF16 = NUMPY["BF16"]
 
@@ -30,6 +33,7 @@ class ExportedProgramRuntime:
     """Opens ``model.pt2``."""
 
     platform: ClassVar[str] = "torch"
+    options: ClassVar[str] = "crossfade.runtimes.exported_program.options:ExportedProgramOptions"
 
     def estimate(self, artifact: Artifact) -> int:
         """Three times the file, and 64 MiB for the graph.
@@ -40,7 +44,7 @@ class ExportedProgramRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``; pickled code is refused before PyTorch sees the file."""
-        options = ExportedProgramOptions.read(artifact.options)
+        options: ExportedProgramOptions = options_of(artifact.options, self.options)
         path = artifact.path
         if path.suffix != ".pt2":
             raise LoadFailed(

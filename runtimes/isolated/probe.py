@@ -19,7 +19,7 @@ from typing import Final
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Artifact
-from crossfade.runtimes.isolated.process import WorkerProcess
+from crossfade.runtimes.isolated.process import Crashed, WorkerProcess
 from crossfade.runtimes.isolated.runtime import Limits, task
 
 _log = logging.getLogger(__name__)
@@ -27,8 +27,10 @@ _log = logging.getLogger(__name__)
 _LIBRARY_BYTES: Final = 2 << 30
 _CORE_BYTES: Final = 64 << 20
 # Devices map memory as they like; what uses one is tried without a limit.
-_DEVICES: Final = frozenset({"execution_providers", "delegate"})
+_DEVICE_OPTIONS: Final = frozenset({"execution_providers", "delegate", "device", "devices"})
+_DEVICE_PLATFORMS: Final = frozenset({"tensorrt_plan"})
 _MAX_MARKS: Final = 20_000
+_TIMEOUT_S: Final = 120.0
 
 
 class Probe:
@@ -40,7 +42,7 @@ class Probe:
         timeout_s: for a trial, the library's import with it.
     """
 
-    def __init__(self, marks: Path | None, timeout_s: float = 120.0) -> None:
+    def __init__(self, marks: Path | None, timeout_s: float = _TIMEOUT_S) -> None:
         self._marks = marks
         self._timeout_s = timeout_s
 
@@ -58,29 +60,26 @@ class Probe:
         if self._is_marked(stamp):
             return
         digest = _digest(about, artifact.path, files)
-        if not self._is_marked(digest):
-            self._try(platform, artifact)
+        if not self._is_marked(digest) and not self._try(platform, artifact):
+            return
         if _stamp(about, _files(artifact.path)) == stamp:  # else they changed meanwhile
             self._mark(stamp, digest)
 
-    def _try(self, platform: str, artifact: Artifact) -> None:
-        cores = len(os.sched_getaffinity(0))
-        estimate = registry.create(platform).estimate(artifact)
-        memory_bytes = _LIBRARY_BYTES + cores * _CORE_BYTES + 2 * estimate
-        limits = Limits(
-            None if _DEVICES & artifact.options.keys() else memory_bytes, self._timeout_s
-        )
-        alone = dataclasses.replace(artifact, instances=1)
+    def _try(self, platform: str, artifact: Artifact) -> bool:
+        """Whether it was loaded; one that wants a device may yet be, by whoever has the device."""
         began_s = time.monotonic()
         try:
-            WorkerProcess(task(platform, alone, limits, trial=True)).end()
+            trial(platform, artifact, self._timeout_s)
         except LoadFailed as error:
+            if _wants_a_device(platform, artifact) and not isinstance(error, Crashed):
+                return False
             raise LoadFailed(f"tried in a process of its own: {error.message}") from error
         seconds = round(time.monotonic() - began_s, 3)
         _log.info(
             "tried in a process of its own",
             extra={"model": artifact.name, "version": artifact.version, "seconds": seconds},
         )
+        return True
 
     def _is_marked(self, name: str) -> bool:
         # Not Path.exists, which raises where a folder on the way may not be entered.
@@ -98,6 +97,39 @@ class Probe:
             _log.warning(
                 "what was tried cannot be remembered", extra={"reason": str(error.strerror)}
             )
+
+
+def trial(
+    platform: str, artifact: Artifact, timeout_s: float = _TIMEOUT_S, python: Path | None = None
+) -> WorkerProcess:
+    """Loads it in another process, runs it once with zeros, and ends that process.
+
+    Args:
+        platform: canonical name of the runtime.
+        artifact: what it loads, with one instance.
+        timeout_s: the library's import with it.
+        python: another interpreter; ``None`` is this one.
+
+    Returns:
+        What is left of the process: ``signatures`` and ``facts``.
+
+    Raises:
+        LoadFailed, MissingExtra: it could not be loaded, and why; ``Crashed`` if the process was.
+    """
+    memory_bytes = None
+    if not _wants_a_device(platform, artifact):
+        cores = len(os.sched_getaffinity(0))
+        estimate = registry.create(platform).estimate(artifact)
+        memory_bytes = _LIBRARY_BYTES + cores * _CORE_BYTES + 2 * estimate
+    alone = dataclasses.replace(artifact, instances=1)
+    limits = Limits(memory_bytes, timeout_s)
+    worker = WorkerProcess(task(platform, alone, limits, python, trial=True))
+    worker.end()
+    return worker
+
+
+def _wants_a_device(platform: str, artifact: Artifact) -> bool:
+    return platform in _DEVICE_PLATFORMS or bool(_DEVICE_OPTIONS & artifact.options.keys())
 
 
 def _forget(folder: Path) -> None:

@@ -26,8 +26,9 @@ from crossfade.runtimes.core.errors import (
     Unavailable,
 )
 from crossfade.runtimes.core.model import Artifact, Signature, Tensors
-from crossfade.runtimes.isolated import signatures
+from crossfade.runtimes.isolated import facts, signatures
 from crossfade.runtimes.isolated.arena import Misplaced
+from crossfade.runtimes.isolated.facts import Facts
 from crossfade.runtimes.isolated.frames import Broken, Frames
 from crossfade.runtimes.isolated.lane import Lane
 
@@ -67,6 +68,7 @@ class Task:
         load_timeout_s: a load that takes longer has failed.
         run_timeout_s: a run that takes longer ends the worker; ``None`` is no limit.
         trial: only load, run once and end: nothing else is asked of this worker.
+        trusted: folders whose Python code the worker may run, as the server's operator named them.
     """
 
     runtime: str
@@ -78,6 +80,11 @@ class Task:
     load_timeout_s: float = 300.0
     run_timeout_s: float | None = None
     trial: bool = False
+    trusted: tuple[Path, ...] = ()
+
+
+class Crashed(LoadFailed):
+    """The worker ended, or was ended, before it could say what it had loaded."""
 
 
 class WorkerProcess:
@@ -87,7 +94,7 @@ class WorkerProcess:
     thread that started it ends.
 
     Raises:
-        LoadFailed, MissingExtra: it could not load, crashed, or took too long.
+        LoadFailed, MissingExtra: it could not load; ``Crashed`` if it ended or took too long.
     """
 
     def __init__(self, task: Task) -> None:
@@ -112,7 +119,7 @@ class WorkerProcess:
         for lane in self._lanes:
             lane.there.close()  # or the end of the worker would not end the socket
         try:
-            self.signatures = self._load()
+            self.signatures, self.facts = self._load()
         except BaseException:
             self.end(0)
             raise
@@ -178,7 +185,7 @@ class WorkerProcess:
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def _load(self) -> Mapping[str, Signature]:
+    def _load(self) -> tuple[Mapping[str, Signature], Facts]:
         task, artifact = self._task, self._task.artifact
         try:
             self._control.send(
@@ -194,22 +201,23 @@ class WorkerProcess:
                     "log_level": logging.getLogger().getEffectiveLevel(),
                     "lanes": [lane.passed for lane in self._lanes],
                     "trial": task.trial,
+                    "trusted": list(map(str, task.trusted)),
                 }
             )
             told = self._control.receive(time.monotonic() + task.load_timeout_s)
         except TimeoutError:
-            raise LoadFailed(
+            raise Crashed(
                 f"loading took more than {task.load_timeout_s:g} s in the worker process"
             ) from None
         except Broken:
             how = self.wait()
-            raise LoadFailed(
+            raise Crashed(
                 f"the worker process {how} while it loaded the model: its files are broken or"
                 " hostile, or they need more memory than there is"
             ) from None
         if "error" in told:
             raise signatures.load_error_of(told["error"])
-        return signatures.read(told.get("signatures"))
+        return signatures.read(told.get("signatures")), facts.read(told.get("facts"))
 
     def _ask(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossfade.runtimes import registry
+from crossfade.runtimes import registry, trust
+from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Artifact
 from crossfade.runtimes.isolated.process import Task
 from crossfade.runtimes.isolated.session import IsolatedSession
@@ -48,6 +50,7 @@ def task(
         limits.load_timeout_s,
         limits.run_timeout_s,
         trial,
+        trust.allowed(),
     )
 
 
@@ -72,7 +75,17 @@ def _checked(platform: str, options: Mapping[str, Any]) -> tuple[Mapping[str, An
     """A runtime's options with their defaults, where it says what class checks them."""
     target = getattr(registry.create(platform), "options", "")
     if not target:
-        return options, False
+        return _as_json(options), False
     module, _, name = target.partition(":")
     checked = getattr(importlib.import_module(module), name).read(options)
     return checked.model_dump(mode="json"), True
+
+
+def _as_json(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        same: Mapping[str, Any] = json.loads(json.dumps(dict(options)))
+    except (TypeError, ValueError) as error:
+        raise LoadFailed(
+            "options of an isolated model may hold what JSON has: texts, numbers, lists, mappings"
+        ) from error
+    return same

@@ -11,6 +11,7 @@ from crossfade.runtimes import deadline
 from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed, Unavailable
 from crossfade.runtimes.core.model import Signature, Tensors
 from crossfade.runtimes.isolated import backoff
+from crossfade.runtimes.isolated.facts import Facts
 from crossfade.runtimes.isolated.process import Task, WorkerProcess
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ class IsolatedSession:
 
     Attributes:
         restarts: how often the worker had to be started again.
+        instances, max_rows, quantization, nodes: as the worker's session says, see ``Session``;
+            no more instances than the worker was given lanes, no ``max_rows`` if it said none.
 
     Raises:
         LoadFailed, MissingExtra: the first worker could not load the version.
@@ -38,12 +41,19 @@ class IsolatedSession:
         self._tried = threading.Event()
         self._failure: CrossfadeError | None = None
         self.signatures: Mapping[str, Signature] = {}
+        self._facts = Facts()
         # One thread starts every worker and lives as long as they: see ``WorkerProcess``.
         self._keeper = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
         self._keeper.start()
         self._tried.wait()
         if self._failure is not None:
             raise self._failure
+        lanes, told = task.artifact.instances, self._facts
+        self.instances = lanes if told.instances is None else min(lanes, told.instances)
+        self.quantization = told.quantization
+        self.nodes = told.nodes
+        if told.max_rows is not None:
+            self.max_rows = told.max_rows
 
     @property
     def up(self) -> bool:
@@ -133,9 +143,10 @@ class IsolatedSession:
             raise
         except Exception as error:
             raise Internal.hide(error, _log, "starting a worker process") from error
-        if self.signatures and worker.signatures != self.signatures:
+        now = (worker.signatures, worker.facts.quantization)
+        if self.signatures and now != (self.signatures, self._facts.quantization):
             worker.kill()
             worker.end()
             raise LoadFailed("the model's files changed: its signatures are others; reload it")
-        self.signatures = worker.signatures
+        self.signatures, self._facts = worker.signatures, worker.facts
         return worker

@@ -46,11 +46,13 @@ def main() -> None:
 
 def _serve(control: Any, setup: dict[str, Any]) -> None:
     from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
+    from crossfade.runtimes.isolated import facts
     from crossfade.runtimes.isolated.frames import Broken
     from crossfade.runtimes.isolated.signatures import plain, plain_error
 
     try:
         session = _load(setup)
+        told = facts.plain(session)
         if setup["trial"]:
             _try(session)
             session.close()
@@ -65,7 +67,7 @@ def _serve(control: Any, setup: dict[str, Any]) -> None:
         said = LoadFailed(f"the runtime failed: {type(error).__name__}; see the server's log")
         control.send({"error": plain_error(said)})
         return
-    control.send({"signatures": plain(session.signatures)})
+    control.send({"signatures": plain(session.signatures), "facts": told})
     for lane in setup["lanes"]:
         threading.Thread(target=_answer, args=(session, *lane), daemon=True).start()
     try:
@@ -79,9 +81,11 @@ _TOO_MUCH: Final = "the model needs more memory than its worker process may have
 
 
 def _load(setup: dict[str, Any]) -> Any:
+    from crossfade.runtimes import trust
     from crossfade.runtimes.checked_options import CheckedOptions
     from crossfade.runtimes.core.model import Artifact
 
+    trust.allow([path for folder in setup["trusted"] if (path := Path(folder)).is_dir()])
     module, _, name = setup["runtime"].partition(":")
     values = setup["options"]
     artifact = Artifact(

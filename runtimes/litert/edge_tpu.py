@@ -7,8 +7,9 @@ Names are those of edgetpu_compiler (``model_edgetpu.tflite``,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from crossfade.runtimes.core.errors import LoadFailed
 
@@ -17,15 +18,25 @@ _COMPILED: Final = re.compile(r"^(?:edgetpu_(?P<after>.+)|(?P<before>.+)_edgetpu
 _SEGMENT: Final = re.compile(r"^(?P<name>.+)_segment_(?P<index>\d+)_of_(?P<count>\d+)$")
 
 
+def devices(options: Any) -> Sequence[str]:
+    """The devices that a model's options name, if any, in the model's order."""
+    return options.devices or ([options.device] if options.device else [])
+
+
+def is_compiled(path: Path) -> bool:
+    """Whether a file has the name of a compiled one."""
+    return _COMPILED.match(path.name) is not None
+
+
 def compiled(path: Path) -> Path:
     """Returns the compiled file for a model: itself, or the only one beside it.
 
     A folder that holds both is opened at ``model.tflite``, the CPU's; devices that are named mean
     the other one.
     """
-    if _COMPILED.match(path.name):
+    if is_compiled(path):
         return path
-    beside = [p for p in path.parent.glob("*.tflite") if _COMPILED.match(p.name)]
+    beside = [p for p in path.parent.glob("*.tflite") if is_compiled(p)]
     first = [p for p in beside if _segment(p) in (None, 0)]
     return first[0] if len(first) == 1 else path
 

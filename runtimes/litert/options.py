@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from crossfade.runtimes.litert.edge_tpu import devices
 from crossfade.runtimes.options import Options
 
 # libedgetpu's own notation: a bus, a number, or both.
@@ -50,13 +51,8 @@ class LiteRtOptions(Options):
 
     @pydantic.model_validator(mode="after")
     def _together(self) -> LiteRtOptions:
-        if self.edge_tpus and "device" in self.delegate_options:
+        if devices(self) and "device" in self.delegate_options:
             raise ValueError("'delegate_options' names a device, and so does 'device'")
         if self.cpu_model is not None and self.fallback is None:
             raise ValueError("'cpu_model' needs 'fallback: cpu'")
         return self
-
-    @property
-    def edge_tpus(self) -> Sequence[str]:
-        """The devices named, if any."""
-        return self.devices or ([self.device] if self.device else [])

@@ -48,7 +48,7 @@ class LiteRtRuntime:
         options: LiteRtOptions = options_of(artifact.options, self.options)
         litert = require("ai_edge_litert.interpreter", "tflite", "a TFLite model")
         opener = _Opener(litert, options, artifact.name)
-        path = edge_tpu.compiled(artifact.path) if options.edge_tpus else artifact.path
+        path = edge_tpu.compiled(artifact.path) if edge_tpu.devices(options) else artifact.path
         try:
             return opener.open(path, _places(options, artifact.instances))
         except LoadFailed as error:
@@ -64,8 +64,8 @@ class LiteRtRuntime:
 
 def _places(options: LiteRtOptions, instances: int) -> Sequence[Place]:
     """One interpreter a device, as it runs one thing at a time; elsewhere as many as asked for."""
-    if options.edge_tpus:
-        return [{**options.delegate_options, "device": device} for device in options.edge_tpus]
+    if named := edge_tpu.devices(options):
+        return [{**options.delegate_options, "device": device} for device in named]
     return [options.delegate_options if options.delegate else None] * instances
 
 

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from crossfade.runtimes import trust
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
@@ -32,7 +33,6 @@ from crossfade.runtimes.core.errors import (
     NotFound,
 )
 from crossfade.runtimes.core.model import Artifact, Session, Signature, Tensors, TensorSpec
-from crossfade.runtimes.python_model import trust
 from crossfade.runtimes.python_model.answers import checked
 
 _log = logging.getLogger(__name__)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from crossfade.runtimes.checked_options import options_of
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     Internal,
@@ -22,7 +23,9 @@ from crossfade.runtimes.trt import failure
 from crossfade.runtimes.trt.cuda import Cuda
 from crossfade.runtimes.trt.instance import Instance
 from crossfade.runtimes.trt.libraries import Libraries, find
-from crossfade.runtimes.trt.options import TensorRtOptions
+
+if TYPE_CHECKING:
+    from crossfade.runtimes.trt.options import TensorRtOptions
 
 _log = logging.getLogger(__name__)
 _MIB: Final = 1 << 20
@@ -32,6 +35,7 @@ class TensorRtRuntime:
     """Opens ``model.plan`` with TensorRT."""
 
     platform: ClassVar[str] = "tensorrt_plan"
+    options: ClassVar[str] = "crossfade.runtimes.trt.options:TensorRtOptions"
 
     def __init__(self, libraries: Callable[[], Libraries] = find) -> None:
         self._libraries = libraries
@@ -50,7 +54,7 @@ class TensorRtRuntime:
 
     def load(self, artifact: Artifact) -> Session:
         """See ``Runtime.load``."""
-        options = TensorRtOptions.read(artifact.options)
+        options: TensorRtOptions = options_of(artifact.options, self.options)
         try:
             plan = artifact.path.read_bytes()
         except OSError as error:

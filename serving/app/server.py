@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 
 from crossfade import __version__
+from crossfade.runtimes import trust
 from crossfade.runtimes.core.model import ModelRef
-from crossfade.runtimes.python_model import trust
 from crossfade.serving.app import on_vertex
 from crossfade.serving.app.loading import loading
 from crossfade.serving.app.security import certificates, guard

@@ -7,13 +7,16 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed, MissingExtra
 from crossfade.serving.cli.numbers import positive
 from crossfade.serving.cli.progress import bar
-from crossfade.serving.config.model_config import Batching
-from crossfade.serving.exports.entry import Entry, plan
+from crossfade.serving.config.model_config import Batching, Isolation
+from crossfade.serving.config.processing_config import Filter
+from crossfade.serving.exports import edge
+from crossfade.serving.exports.entry import Entry, Wishes, plan
 from crossfade.serving.exports.findings import look
 from crossfade.serving.exports.kinds import Export, Findings, Kind
 from crossfade.serving.exports.recognise import recognise
@@ -28,6 +31,7 @@ _EPILOG = """\
 examples:
   crossfade import gs://bucket/model-123/tflite/2026 --name flowers --repository models/
   crossfade import export.tar.gz --name flowers --repository models/ --version 7
+  crossfade import export/ --name flowers --repository models/ --images bilinear
 
 The version is tried before it is put in its place, and put there in one step: a server that
 follows the repository sees all of it or nothing. What it is and what it lacks: crossfade inspect.
@@ -57,6 +61,18 @@ def add(commands: Any) -> None:
         action="store_true",
         help="replace the version, and keys of model.yaml that say otherwise",
     )
+    option(
+        "--images",
+        choices=get_args(Filter),
+        metavar="FILTER",
+        help="clients send image files: how they are resized, which the export does not say"
+        f" ({', '.join(get_args(Filter))})",
+    )
+    option(
+        "--fallback",
+        choices=("cpu",),
+        help="where there is no Edge TPU, the model's twin for the CPU beside it serves",
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         _refuse_a_repository(place)
         export = recognise(place)
         found = look(export)
-        entry = plan(export, found)
+        entry = plan(export, found, Wishes(options.fallback, options.images))
         with staged(
             options.repository,
             options.name,
@@ -79,7 +95,11 @@ def run(options: argparse.Namespace) -> int:
         ) as stage:
             untried = _try(stage, options.name, export, found)
             target = stage.publish(options.force)
-        notes = [*found.notes, f"not tried: {untried}" if untried else "tried: it loads here"]
+        notes = [
+            *found.notes,
+            *_told(export, options),
+            f"not tried: {untried}" if untried else "tried: it loads here",
+        ]
         lines = [
             *_written(target, export, found, entry, stage.configured),
             *_from(place, export),
@@ -88,6 +108,14 @@ def run(options: argparse.Namespace) -> int:
         lines += ["next:", *_next(options, target, export, found)]
         sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _told(export: Export, options: argparse.Namespace) -> list[str]:
+    """What the options could have said."""
+    if export.kind is Kind.EDGE_TPU:
+        said = edge.note(export.model, options.fallback)
+        return [said] if said else []
+    return []
 
 
 def _refuse_a_repository(place: Path) -> None:
@@ -108,8 +136,10 @@ def _try(stage: Staged, name: str, export: Export, found: Findings) -> str:
     if found.missing:
         return "it runs in an environment of its own, which is made first"
     model = read_folder(name, stage.folder)
-    # Measuring the latency curve is the server's business.
-    config = model.config.model_copy(update={"batching": Batching()})
+    # Measuring the latency curve is the server's business, and a crash not to be this process's.
+    apart = registry.entries()[export.platform].native_parser if export.platform else False
+    own = model.config.isolation or (Isolation(process=True) if apart else None)
+    config = model.config.model_copy(update={"batching": Batching(), "isolation": own})
     (version,) = model.versions.values()
     try:
         load(

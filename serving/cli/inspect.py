@@ -13,6 +13,7 @@ from typing import Any
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument
 from crossfade.runtimes.core.model import Artifact, Signature
+from crossfade.runtimes.isolated.probe import trial
 from crossfade.serving.cli.progress import bar
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.conversion import report as conversion_report
@@ -21,7 +22,7 @@ from crossfade.serving.exports.kinds import Export, Findings, Kind
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.exports.unpack import SUFFIXES
-from crossfade.serving.lifecycle.loader import find_artifact
+from crossfade.serving.lifecycle.loader import find_artifact, interpreter
 from crossfade.serving.repository.folders import read_folder
 
 _EPILOG = """\
@@ -112,6 +113,7 @@ def _report(
         "labels_source": found.labels_source,
         "preprocessing": [dataclasses.asdict(fact) for fact in found.preprocessing],
         "signatures": found.signatures,
+        "processing": _processing(config),
         "nodes": {},
         "instance": [dataclasses.asdict(column) for column in found.instance],
         "prediction": list(found.prediction),
@@ -146,13 +148,33 @@ def _load(export: Export, found: Findings, report: dict[str, Any], config: Model
     try:
         runtime = registry.create(export.platform)
         report["memory_bytes_at_most"] = runtime.estimate(artifact)
-        session = runtime.load(artifact)
+        if registry.entries()[export.platform].native_parser or config.isolation is not None:
+            # What a hostile file crashes is not this process.
+            python = interpreter(config.isolation) if config.isolation is not None else None
+            tried = trial(export.platform, artifact, python=python)
+            signatures, nodes = tried.signatures, tried.facts.nodes
+        else:
+            session = runtime.load(artifact)
+            signatures, nodes = session.signatures, getattr(session, "nodes", {})
+            session.close()
     except CrossfadeError as error:
         report["error"] = error.message
         return
-    report["signatures"] = {n: _signature(s) for n, s in session.signatures.items()}
-    report["nodes"] = dict(getattr(session, "nodes", {}))
-    session.close()
+    report["signatures"] = {n: _signature(s) for n, s in signatures.items()}
+    report["nodes"] = dict(nodes)
+
+
+def _processing(config: ModelConfig) -> str:
+    """What a configuration has done around the model, in one line; empty for nothing."""
+    parts = []
+    if (pre := config.preprocess) is not None:
+        how = f"{pre.resize.filter}, {pre.resize.fit}"
+        values = ", normalised" if pre.normalizes else ""
+        parts.append(f"image files as '{pre.name or 'the picture input'}' ({how}{values})")
+    if config.task is not None:
+        answers = "answers" if config.postprocess is not None else "the model's own outputs"
+        parts.append(f"task {config.task} ({answers})")
+    return " -> ".join(parts)
 
 
 def _signature(signature: Signature) -> dict[str, Any]:
@@ -181,6 +203,8 @@ def _text(report: Mapping[str, Any]) -> str:
         counts = ", ".join(f"{count} on {where}" for where, count in report["nodes"].items())
         lines.append(f"  nodes      {counts}")
     lines += [*_about_labels(report), *_about_signatures(report["signatures"])]
+    if report["processing"]:
+        lines.append(f"  processing {report['processing']}")
     for fact in report["preprocessing"]:
         value = "unknown" if fact["value"] is None else fact["value"]
         lines.append(f"  {fact['what']}: {value}  [{fact['source']}]")

@@ -16,6 +16,7 @@ Task = Literal[
     "text",
     "tracking",
 ]
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 Role = Literal["scores", "boxes", "classes", "count", "mask", "value"]
 Number = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 PositiveNumber = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -59,7 +60,7 @@ class Resize(_Section):
         height, width: where the model's own shape does not say.
     """
 
-    filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] = "bilinear"
+    filter: Filter = "bilinear"
     antialias: bool = True
     fit: Literal["stretch", "crop", "letterbox"] = "stretch"
     crop_fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0

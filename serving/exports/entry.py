@@ -11,12 +11,11 @@ from typing import Any, Final
 import yaml
 
 from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
-from crossfade.serving.exports import onnx_files, saved_model, tabular
+from crossfade.serving.exports import edge, image_keys, onnx_files, saved_model, tabular
 from crossfade.serving.exports.kinds import Export, Findings, Kind
 from crossfade.serving.exports.pictures import METADATA
 from crossfade.serving.repository.layout import LABEL_FILES
 
-EDGE_TPU_LIBRARY: Final = "libedgetpu.so.1"
 _LABELS: Final = LABEL_FILES[0]
 # Small files that say what an export is; they go along so that the entry says it, too.
 _TELLING: Final = ("dict.txt", METADATA, "manifest.json")
@@ -47,19 +46,38 @@ class Entry:
         return sum(path.stat().st_size for path in self.files.values())
 
 
-def plan(export: Export, found: Findings) -> Entry:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the export does not say, and whoever imports it may.
+
+    Attributes:
+        fallback: what serves where there is no Edge TPU (``cpu``).
+        images: clients send image files; the filter that resizes them.
+    """
+
+    fallback: str | None = None
+    images: str | None = None
+
+
+NO_WISHES: Final = Wishes()
+
+
+def plan(export: Export, found: Findings, wishes: Wishes = NO_WISHES) -> Entry:
     """Decides what is written.
 
     Raises:
         FailedPrecondition: it cannot be hosted; the message says what to do instead.
-        InvalidArgument, LoadFailed: files that belong to the model are not there.
+        InvalidArgument, LoadFailed: files that belong to the model are not there, or it is no
+            model that a wish could be granted for.
     """
     if found.refusal:
         raise FailedPrecondition(found.refusal)
+    if wishes.fallback is not None and export.kind is not Kind.EDGE_TPU:
+        raise InvalidArgument("--fallback is for models that are compiled for the Edge TPU")
     files = _files(export)
     written = bool(found.labels) and not any(name in files for name in LABEL_FILES)
     texts = {_LABELS: "".join(f"{name}\n" for name in found.labels)} if written else {}
-    return Entry(files, texts, _config(export, found))
+    return Entry(files, texts, _config(export, found, wishes))
 
 
 def yaml_of(config: Mapping[str, Any]) -> str:
@@ -67,10 +85,12 @@ def yaml_of(config: Mapping[str, Any]) -> str:
     return _HEAD + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _config(export: Export, found: Findings) -> dict[str, Any]:
+def _config(export: Export, found: Findings, wishes: Wishes) -> dict[str, Any]:
     config: dict[str, Any] = {}
     if export.kind is Kind.EDGE_TPU:
-        config["options"] = {"delegate": EDGE_TPU_LIBRARY}
+        config["options"] = edge.options(export.model, wishes.fallback)
+    if wishes.images is not None:
+        config.update(image_keys.keys(export, found, wishes.images))
     if found.sequence is not None:
         config["sequence"] = dict(found.sequence)
     if export.kind in (Kind.TABULAR, Kind.TABLES_LEGACY) and found.missing:
@@ -87,6 +107,8 @@ def _files(export: Export) -> dict[str, Path]:
     if export.model.is_dir():
         telling = _TABULAR_TELLING if export.kind is Kind.TABULAR else _TELLING
         return {**_beside(export.root, telling), **_below(export.model, "")}
+    if export.kind is Kind.EDGE_TPU:
+        return {**_beside(export.root, _TELLING), **edge.files(export.model)}
     if export.platform == "tflite":
         return {**_beside(export.root, _TELLING), "model.tflite": export.model}
     if export.platform == "onnxruntime_onnx":

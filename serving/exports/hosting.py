@@ -26,11 +26,6 @@ def refusal(export: Export) -> str:
         return f"Core ML models run on Apple's systems and are not hosted here: {_AGAIN}"
     if export.kind is Kind.VERTEX_MODEL:
         return _not_exported(read_json(export.model))
-    if export.platform is None:
-        return (
-            "no runtime of this server opens a torch.export program: convert it with"
-            " torch.onnx.export(…, dynamo=True) and import the ONNX file"
-        )
     return ""
 
 

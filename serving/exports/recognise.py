@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument, NotFound
-from crossfade.serving.exports import hosting, saved_model, tabular, tflite
+from crossfade.serving.exports import edge, hosting, saved_model, tabular, tflite
 from crossfade.serving.exports.kinds import Export, Kind
 
 _MAX_DEPTH: Final = 12
@@ -89,7 +89,13 @@ def _json_kind(document: Mapping[str, Any]) -> Kind | None:
 
 
 def _latest(found: list[Path]) -> Path | None:
-    """The highest of some version folders beside each other, as a server would choose."""
+    """Of several that belong together, the one that a server would choose.
+
+    That is the highest of some version folders beside each other, or the compiled one of a model
+    for the Edge TPU and its twin.
+    """
+    if (compiled := edge.leading(found)) is not None:
+        return compiled
     same = len({path.parent for path in found}) == 1
     if same and all(path.is_dir() and path.name.isdecimal() for path in found):
         return max(found, key=lambda path: int(path.name))

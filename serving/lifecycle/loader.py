@@ -34,7 +34,7 @@ from crossfade.serving.batching.leaf import Leaf
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.batching.tuning import choose, measure
-from crossfade.serving.config.model_config import Batching, ModelConfig, Warmup
+from crossfade.serving.config.model_config import Batching, Isolation, ModelConfig, Warmup
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warmup_inputs import given
@@ -119,9 +119,12 @@ def _open(config: ModelConfig, platform: str, artifact: Artifact, loading: Loadi
     """Loads in a worker process or, what is known not to crash, in this one."""
     where = config.isolation
     if where is not None and where.process:
-        python = Path(where.python) if where.python else None
-        if where.environment:
-            python = environments.interpreter(where.environment, loading.environments)
+        if registry.is_indirect(platform):
+            raise LoadFailed(
+                f"isolation: a model of platform '{platform}' runs in another server already, so"
+                " that there is nothing to isolate; remove isolation"
+            )
+        python = interpreter(where, loading.environments)
         limits = isolated.Limits(
             where.memory_limit_bytes, where.load_timeout_s, where.run_timeout_s
         )
@@ -129,6 +132,21 @@ def _open(config: ModelConfig, platform: str, artifact: Artifact, loading: Loadi
     if loading.probe is not None:
         loading.probe.check(platform, artifact)
     return registry.create(platform).load(artifact)
+
+
+def interpreter(where: Isolation, folder: Path | None = None) -> Path | None:
+    """The Python that an isolated model asks for; ``None`` is the server's own.
+
+    Args:
+        where: how the model is isolated.
+        folder: of environments; ``None`` is the user's.
+
+    Raises:
+        LoadFailed: there is no such environment.
+    """
+    if where.environment:
+        return environments.interpreter(where.environment, folder)
+    return Path(where.python) if where.python else None
 
 
 def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading) -> Served:

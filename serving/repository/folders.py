@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossfade.runtimes.core.errors import LoadFailed, MissingExtra, NotFound, PermissionDenied
-from crossfade.runtimes.python_model.trust import COPIED_MARK as _MANIFEST
+from crossfade.runtimes.trust import COPIED_MARK as _MANIFEST
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.repository.layout import (
     FileInfo,

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfade.runtimes import registry
+from crossfade.runtimes import registry, trust
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.model import Artifact, Runtime, Session, Tensors
 from crossfade.runtimes.isolated import runtime as isolated
-from crossfade.runtimes.python_model import trust
 from crossfade.runtimes.python_model.runtime import PythonRuntime
 from crossfade.runtimes.trt.libraries import Libraries
 from crossfade.runtimes.trt.runtime import TensorRtRuntime

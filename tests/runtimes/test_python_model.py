@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossfade.runtimes import trust
 from crossfade.runtimes.core.errors import CrossfadeError, Internal, InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import Session, StreamingSession
-from crossfade.runtimes.python_model import trust
 
 Load = Callable[..., Session]
 CODE = """

@@ -15,6 +15,7 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Artifact
 from crossfade.runtimes.isolated import probe as module
 from crossfade.runtimes.isolated.probe import Probe
+from crossfade.runtimes.isolated.process import Crashed
 from tests.runtimes import onnx_models
 
 PLATFORM = "onnxruntime_onnx"
@@ -155,3 +156,25 @@ def test_marks_do_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         probe.check(PLATFORM, artifact(tmp_path / str(number), onnx_models.affine()))
         shutil.rmtree(tmp_path / str(number))
     assert len(list((tmp_path / "marks").iterdir())) <= 7
+
+
+def test_what_wants_a_device_may_be_refused_but_not_crash(
+    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the device is free for it is seen where it is loaded, so nothing is remembered."""
+    pytest.importorskip("ai_edge_litert")
+    from tests.runtimes import tflite_models
+
+    (tmp_path / "model.tflite").write_bytes(tflite_models.build(tflite_models.edge_tpu()))
+    probe = Probe(tmp_path / "marks")
+    options = {"device": "usb", "delegate": "libnowhere.so"}
+    for count in (1, 2):
+        probe.check("tflite", Artifact(tmp_path / "model.tflite", "model", 1, 1, options))
+        assert len(started) == count
+    monkeypatch.setattr(module, "trial", _crash)
+    with pytest.raises(LoadFailed, match="SIGSEGV"):
+        probe.check("tflite", Artifact(tmp_path / "model.tflite", "model", 1, 1, options))
+
+
+def _crash(*_: Any) -> None:
+    raise Crashed("the worker process was ended by SIGSEGV")

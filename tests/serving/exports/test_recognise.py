@@ -16,13 +16,13 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.exports import tabular
-from crossfade.serving.exports.entry import plan
+from crossfade.serving.exports.entry import Wishes, plan
 from crossfade.serving.exports.findings import look
 from crossfade.serving.exports.kinds import Findings, Kind
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.warmup import FILE
 from tests.runtimes import tflite_models
-from tests.runtimes.tflite_models import UINT8, Graph, Op, Ops, T
+from tests.runtimes.tflite_models import FLOAT, UINT8, Graph, Op, Ops, T
 from tests.serving.exports import samples
 
 TEXT = "cat\ndog"
@@ -122,8 +122,31 @@ def test_detection_tracking_and_the_edge_tpu(tmp_path: Path) -> None:
     )
     assert edge.kind is Kind.EDGE_TPU
     entry = plan(edge, look(edge))
-    assert entry.config == {"options": {"delegate": "libedgetpu.so.1"}}
-    assert "model.tflite" in entry.files
+    assert entry.config == {"options": {"device": ":0"}}
+    assert entry.files.keys() == {"dict.txt", "model_edgetpu.tflite"}
+    with pytest.raises(InvalidArgument, match=r"there is no 'model\.tflite' for the CPU"):
+        plan(edge, look(edge), Wishes(fallback="cpu"))
+    (tmp_path / "e" / "model.tflite").write_bytes(tflite_models.build(scores(Ops.SOFTMAX)))
+    both = recognise(tmp_path / "e")
+    assert both == edge
+    entry = plan(both, look(both), Wishes(fallback="cpu"))
+    assert entry.config == {"options": {"device": ":0", "fallback": "cpu"}}
+    assert entry.files.keys() == {"dict.txt", "model.tflite", "model_edgetpu.tflite"}
+
+
+@pytest.mark.parametrize(
+    ("op", "task"), [(Ops.SOFTMAX, "classification"), (Ops.LOGISTIC, "multi_label"), (Ops.ADD, "")]
+)
+def test_image_files_are_asked_for_and_never_guessed(tmp_path: Path, op: int, task: str) -> None:
+    export = recognise(tflite(tmp_path / "a", scores(op), dict__txt=TEXT))
+    assert plan(export, look(export)).config == {}
+    config = plan(export, look(export), Wishes(images="area")).config
+    assert config["preprocess"]["resize"] == {"filter": "area"}
+    assert (config.get("task", ""), "postprocess" in config) == (task, bool(task))
+    assert ModelConfig.model_validate(config).preprocess is not None
+    export = recognise(tflite(tmp_path / "b", scores(op, FLOAT), dict__txt=TEXT))
+    with pytest.raises(InvalidArgument, match="how a pixel becomes that is not in the file"):
+        plan(export, look(export), Wishes(images="area"))
 
 
 def test_custom_ops_of_tflite_are_named(tmp_path: Path) -> None:

@@ -110,3 +110,7 @@ def test_declared_tensors_need_no_server(tmp_path: Path) -> None:
     (signature,) = session.signatures.values()
     assert signature.batched
     session.close()
+
+
+def test_weights_elsewhere_take_no_memory_here(tmp_path: Path) -> None:
+    assert registry.create("remote").estimate(Artifact(tmp_path, "far", 1)) == 0

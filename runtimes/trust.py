@@ -33,6 +33,11 @@ def allow(folders: Sequence[Path]) -> None:
     _trusted = tuple(folder.resolve() for folder in folders)
 
 
+def allowed() -> tuple[Path, ...]:
+    """The folders that are trusted now; a worker process is told them by its server."""
+    return _trusted
+
+
 def read(file: Path) -> bytes:
     """Returns the code of a file that may be run.
 
