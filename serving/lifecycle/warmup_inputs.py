@@ -9,6 +9,7 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Tensor, TensorSpec
+from crossfade.serving.tensors import cells
 
 
 def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
@@ -23,6 +24,10 @@ def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
     Raises:
         LoadFailed: the values do not fit the dtype, or there is no such file.
     """
+    if spec.cells:
+        column = cells.to_raw(spec, value).data
+        assert isinstance(column, np.ndarray)
+        return column
     if spec.dtype == "BYTES":
         strings = np.asarray(value, dtype=np.object_)
         encoded: Tensor = np.vectorize(lambda v: _element(v, folder), otypes=[np.object_])(strings)

@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import InferResponse, Signature, TensorSpec
-from crossfade.serving.tensors import fit, names
+from crossfade.serving.tensors import cells, fit, names
 from crossfade.serving.tensors.json_values import dumps, is_bytes, plain, to_raw
 from crossfade.serving.tensors.raw import RawTensor
 
@@ -97,7 +97,7 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
     if rows and rows > 1 and _takes_one(signature):
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
     specs = {name: _spec(signature, name, values) for name, values in columns.items()}
-    made = [[to_raw(specs[name], values) for name, values in part.items()] for part in parts]
+    made = [[_raw(specs[name], values) for name, values in part.items()] for part in parts]
     dimensions = fit.ends_in_one(signature)
     widened = [fit.widen(raws, dimensions) for raws in made]
     return Asked(made, rows, any(widened))
@@ -107,6 +107,8 @@ def _rows(instances: Sequence[Any], signature: Signature) -> Columns:
     first = instances[0]
     if not isinstance(first, dict) or is_bytes(first):
         return {_only(signature, "'instances' is a list of values"): instances}
+    if any(spec.cells for spec in signature.inputs):
+        return cells.columns(instances, signature)
     for instance in instances:
         if not isinstance(instance, dict) or instance.keys() != first.keys():
             raise InvalidArgument("'instances' must be objects with the same keys")
@@ -121,7 +123,7 @@ def _columns(inputs: Any, signature: Signature) -> Columns:
 
 def _only(signature: Signature, what: str) -> str:
     """The input that is meant where none is named."""
-    every = [spec.name for spec in signature.inputs]
+    every = [spec.name for spec in signature.inputs if not spec.cells]
     needed = [spec.name for spec in signature.inputs if not spec.optional] or every
     if len(needed) != 1:
         shown = ", ".join(escape(name) for name in every)
@@ -137,6 +139,10 @@ def _spec(signature: Signature, name: str, values: Any) -> TensorSpec:
         values = values[0]
     number = isinstance(values, int | float)
     return next((f for f in fitting if (f.dtype != "BYTES") == number), fitting[0])
+
+
+def _raw(spec: TensorSpec, values: Any) -> RawTensor:
+    return cells.to_raw(spec, values) if spec.cells else to_raw(spec, values)
 
 
 def _takes_one(signature: Signature) -> bool:
