@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import Tensor, TensorSpec
 from crossfade.serving.tensors import cells
 
@@ -25,7 +25,10 @@ def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
         LoadFailed: the values do not fit the dtype, or there is no such file.
     """
     if spec.cells:
-        column = cells.to_raw(spec, value).data
+        try:
+            column = cells.to_raw(spec, value).data
+        except InvalidArgument as error:
+            raise LoadFailed(f"warmup: {error.message}") from None
         assert isinstance(column, np.ndarray)
         return column
     if spec.dtype == "BYTES":

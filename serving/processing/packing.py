@@ -112,7 +112,7 @@ def _value(column: Column, row: int, cell: bytes) -> bytes:
             raise _refused(column, row, f"is no boolean: {_shown(cell)}")
         return value
     try:
-        number = float(cell)
+        number = float(cell) if b"_" not in cell else math.nan  # Python's own way to write them
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

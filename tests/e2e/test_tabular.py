@@ -31,12 +31,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 VERTEX = {
     "AIP_MODE": "PREDICTION",
-    "AIP_HTTP_PORT": "0",
     "AIP_ENDPOINT_ID": "1",
     "AIP_DEPLOYED_MODEL_ID": "2",
 }
 PREDICT = "/v1/endpoints/1/deployedModels/2:predict"
-TITANIC = tuple((*TASKS["classification"]["numbers"], *TASKS["classification"]["words"]))
+TITANIC = (*TASKS["classification"]["numbers"], *TASKS["classification"]["words"])
 Row = dict[str, str | None]
 Scores = np.ndarray[Any, Any]
 
@@ -395,7 +394,7 @@ def test_other_hostile_requests(server: ServerProcess, wanted: Scores) -> None:
     deeper = b'{"instances": [' + b'{"Sex": ' * 200 + b"1" + b"}" * 200 + b"]}"
     assert "nesting depth" in refused(server, deeper)
     assert "not an object of columns" in refused(server, {"instances": [{"Sex": "male"}, 3]})
-    assert "no valid JSON" or refused(server, b'{"instances": [{"Age": 1e999}]}')
+    assert "not valid JSON" in refused(server, b'{"instances": [{"Age": 1e999}]}')
     wide = {"instances": [{"Sex": "m" * 1_000_000, "Cabin": "\u0000" * 100_000}]}
     assert len(good(server, "/v1/models/titanic:predict", wide)["predictions"]) == 1
     path = "/v1/models/titanic:predict"
@@ -407,8 +406,7 @@ def test_other_hostile_requests(server: ServerProcess, wanted: Scores) -> None:
     cells = {"inputs": {"Age": [1] * (2**20 + 1)}}
     assert "cells" in refused(server, cells, path)
     broken = {"instances": [{"b64": base64.b64encode(b"no row").decode()}]}
-    said = refused(server, broken, path)
-    assert "refused the inputs" in said or said
+    assert "the model refused the inputs" in refused(server, broken, path)
     for inputs, says in (
         ({"Sex": ("BYTES", np.array([b"\xff\xfe"], np.object_))}, "not UTF-8"),
         ({"Sex": ("BYTES", np.array([[b"male"]], np.object_))}, "unexpected shape"),

@@ -40,6 +40,17 @@ from crossfade.serving.config.model_config import parse
         ("{task: detection, postprocess: {outputs: {box: b}}}", "postprocess.outputs"),
         ("task: tracking", "task tracking needs sequence"),
         ("{decoupled: true, preprocess: {}}", "decoupled does not go together"),
+        ("table: {}", "key 'table.instance': field required"),
+        ("table: {instanze: a.yaml}", "'table.instanze' is unknown; did you mean 'instance'?"),
+        ("table: {instance: ../a.yaml}", "table.instance"),
+        ("table: {instance: a/b.yaml}", "table.instance"),
+        ("{table: {instance: a.yaml}, preprocess: {}}", "table does not go together"),
+        ("{table: {instance: a.yaml}, decoupled: true}", "table does not go together"),
+        (
+            "{task: classification, postprocess: {},"
+            " table: {instance: a.yaml, prediction: b.yaml}}",
+            "give one of postprocess, table.prediction",
+        ),
     ],
 )
 def test_mistakes(text: str, says: str) -> None:

@@ -17,7 +17,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.exports.entry import plan
 from crossfade.serving.exports.findings import look
-from crossfade.serving.exports.kinds import Findings, Kind
+from crossfade.serving.exports.kinds import Kind
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.warmup import FILE
 from tests.runtimes import tflite_models
@@ -230,9 +230,12 @@ def test_legacy_tables(tmp_path: Path) -> None:
     (folder / "saved_model.pb").write_bytes(content)
     export = recognise(tmp_path)
     assert export.kind is Kind.TABLES_LEGACY
-    reason = tabular.reason(look(export))
-    assert "gcr.io/cloud-automl-tables-public/model_server" in reason
-    assert tabular.reason(Findings())  # says something even where nothing is known
+    config = plan(export, look(export)).config
+    assert config == {"isolation": {"process": True, "environment": "automl-tabular"}}
+    content = samples.saved_model(["NobodysOp"], {"serving_default": definition})
+    (folder / "saved_model.pb").write_bytes(content)
+    refusal = look(export).refusal
+    assert "gcr.io/cloud-automl-tables-public/model_server" in refusal
 
 
 def test_a_saved_model_with_foreign_ops_names_their_package(tmp_path: Path) -> None:
