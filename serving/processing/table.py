@@ -14,7 +14,7 @@ from crossfade.runtimes.core.model import Signature, Tensor, Tensors, TensorSpec
 from crossfade.serving.config.table_config import Table
 from crossfade.serving.processing import table_schema
 from crossfade.serving.processing.framing import Frame
-from crossfade.serving.processing.packing import Packer
+from crossfade.serving.processing.packing import pack
 from crossfade.serving.processing.table_schema import Column, Field
 
 _VALUE: Final = "value"
@@ -33,7 +33,6 @@ class TableInput:
         self.spec = spec
         self._columns = tuple(declared)
         self._names = frozenset(column.name for column in declared)
-        self._packer = Packer(declared)
 
     def seen(self, signature: Signature) -> Signature:
         """The signature with a column for each input that clients may send in place of ``spec``."""
@@ -70,7 +69,7 @@ class TableInput:
                 )
             return others
         rows = len(next(iter(given.values()))) if given else rows
-        return {**others, self.spec.name: self._packer.pack(given, rows)}
+        return {**others, self.spec.name: pack(self._columns, given, rows)}
 
 
 class Prediction:

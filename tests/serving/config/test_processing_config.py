@@ -6,6 +6,7 @@ import pytest
 
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import parse
+from crossfade.serving.config.table_config import Table
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,10 @@ def test_mistakes(text: str, says: str) -> None:
     with pytest.raises(LoadFailed) as caught:
         parse(text, "model.yaml")
     assert says in caught.value.message
+
+
+def test_a_table() -> None:
+    says = "table: {instance: instance.yaml, prediction: prediction_schema.yaml, input: inputs}"
+    assert parse(says, "model.yaml").table == Table(
+        instance="instance.yaml", prediction="prediction_schema.yaml", input="inputs"
+    )
