@@ -55,6 +55,7 @@ def table(
     *,
     inputs: Any = PACKED,
     file: Any = None,
+    more: Any = None,
 ) -> tuple[Inner, Processed]:
     (folder / "instance.yaml").write_text(INSTANCE)
     (folder / "prediction.yaml").write_text(prediction)
@@ -62,7 +63,8 @@ def table(
     says = {"instance": "instance.yaml"}
     if prediction:
         says["prediction"] = "prediction.yaml"
-    return inner, processed(inner, folder=folder, table={**says, **(file or {})})
+    config = {"table": {**says, **(file or {})}, **(more or {})}
+    return inner, processed(inner, folder=folder, **config)
 
 
 def ask(model: Processed, rows: int = 1, **inputs: Any) -> Any:
@@ -149,6 +151,20 @@ def test_several_numbers_for_one_are_refused(tmp_path: Path) -> None:
 def test_without_a_prediction_the_answer_is_the_models(tmp_path: Path) -> None:
     _, model = table(tmp_path, prediction="")
     assert list(ask(model, age=texts(b"1")).outputs) == ["classes", "scores", "key"]
+
+
+def test_without_a_prediction_postprocess_makes_the_answer(tmp_path: Path) -> None:
+    outputs = specs(scores=("FP32", (-1, 2)))
+    best = {"top_k": 1, "labels": ["no", "yes"]}
+    _, model = table(
+        tmp_path,
+        lambda i: {"scores": classify(i)["scores"]},
+        outputs,
+        "",
+        more={"task": "classification", "postprocess": best},
+    )
+    answer = ask(model, 2, age=texts(b"1", b"2")).outputs
+    assert answer["labels"].tolist() == [[b"no"], [b"yes"]]
 
 
 def test_a_model_of_one_row_a_run(tmp_path: Path) -> None:
