@@ -31,7 +31,7 @@ def columns(instances: Sequence[Any], signature: Signature) -> dict[str, list[An
     for row, instance in enumerate(instances):
         if not isinstance(instance, dict) or is_bytes(instance):
             raise InvalidArgument(f"instance {row} is not an object of columns")
-        for name in instance.keys() - found.keys():
+        for name in instance:
             if name not in known:
                 raise unknown(name, [spec.name for spec in signature.inputs if spec.cells])
             found[name] = None

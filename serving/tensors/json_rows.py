@@ -96,7 +96,11 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
     parts = [columns]
     if rows and rows > 1 and _takes_one(signature):
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
-    specs = {name: _spec(signature, name, values) for name, values in columns.items()}
+    forms: dict[str, list[TensorSpec]] = {}
+    for spec in signature.inputs:
+        for form in (spec, spec.alternative) if spec.alternative else (spec,):
+            forms.setdefault(form.name, []).append(form)
+    specs = {name: _spec(forms[name], values) for name, values in columns.items()}
     made = [[_raw(specs[name], values) for name, values in part.items()] for part in parts]
     dimensions = fit.ends_in_one(signature)
     widened = [fit.widen(raws, dimensions) for raws in made]
@@ -131,14 +135,12 @@ def _only(signature: Signature, what: str) -> str:
     return needed[0]
 
 
-def _spec(signature: Signature, name: str, values: Any) -> TensorSpec:
-    """The input of that name; of its two forms, where it has them, the one for such values."""
-    forms = [form for spec in signature.inputs for form in (spec, spec.alternative) if form]
-    fitting = [form for form in forms if form.name == name]
+def _spec(forms: Sequence[TensorSpec], values: Any) -> TensorSpec:
+    """Of the forms that an input has the one for such values."""
     while isinstance(values, list) and values:
         values = values[0]
     number = isinstance(values, int | float)
-    return next((f for f in fitting if (f.dtype != "BYTES") == number), fitting[0])
+    return next((form for form in forms if (form.dtype != "BYTES") == number), forms[0])
 
 
 def _raw(spec: TensorSpec, values: Any) -> RawTensor:

@@ -19,6 +19,7 @@ from tests.conftest import ServerProcess
 
 # The packed rows are no text, and JSON has such outputs in base64 if their names say so.
 PACKED = "rows_bytes"
+WIDE = 10_000
 INSTANCE = """\
 type: object
 required: [name, age]
@@ -47,6 +48,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         "warmup": [{"inputs": {"name": ["x"], "age": [3], "tags": [["a"]]}}],
     }
     (root / "people" / "model.yaml").write_text(yaml.safe_dump(config))
+    version = root / "wide" / "1"
+    version.mkdir(parents=True)
+    (version / "fake.yaml").write_text(yaml.safe_dump(fake))
+    columns = {f"c{i}": {"type": "string", "nullable": True} for i in range(WIDE)}
+    (version / "instance.yaml").write_text(yaml.safe_dump({"properties": columns}))
+    (root / "wide" / "model.yaml").write_text("table: {instance: instance.yaml}")
     started = ServerProcess("--model-repository", str(root))
     yield started
     assert started.stop() == 0
@@ -150,3 +157,29 @@ def test_what_does_not_fit_the_schema_is_refused(
     status, answer = post(server, "/v1/models/people:predict", {"instances": [instance]})
     assert status == 400
     assert says in answer["error"]
+
+
+def test_ten_thousand_columns(server: ServerProcess) -> None:
+    path = "/v1/models/wide:predict"
+    instance = {f"c{i}": i for i in range(WIDE)}
+    status, answer = post(server, path, {"instances": [instance]})
+    assert status == 200, answer
+    (row,) = unpacked(base64.b64decode(value["b64"]) for value in answer["predictions"])
+    assert row == {f"c{i}": str(i) for i in range(WIDE)}
+    status, answer = post(server, path, {"inputs": {f"c{i}": [1, 2] for i in range(WIDE)}})
+    assert status == 200, answer
+    status, answer = post(server, path, {"instances": [{f"d{i}": i for i in range(WIDE)}]})
+    assert status == 400
+    assert "there is no column 'd0'; did you mean 'c" in answer["error"]
+    scattered = [{f"c{i}": 1} for i in range(5000)]
+    status, answer = post(server, path, {"instances": scattered})
+    assert status == 400
+    assert "more than 1048576 cells" in answer["error"]
+    inputs = {f"c{i}": ("INT8", np.array([i % 100], np.int8)) for i in range(0, WIDE, 10)}
+    with triton_grpc.InferenceServerClient(server.grpc) as client:
+        tensors = []
+        for name, (dtype, array) in inputs.items():
+            tensors.append(triton_grpc.InferInput(name, [1], dtype))
+            tensors[-1].set_data_from_numpy(array)
+        (row,) = unpacked(client.infer("wide", tensors).as_numpy(PACKED))
+    assert row == {f"c{i}": str(i % 100) for i in range(0, WIDE, 10)}
