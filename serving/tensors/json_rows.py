@@ -101,6 +101,8 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
         for form in (spec, spec.alternative) if spec.alternative else (spec,):
             forms.setdefault(form.name, []).append(form)
     specs = {name: _spec(forms[name], values) for name, values in columns.items()}
+    table = [v for name, v in columns.items() if specs[name].cells and isinstance(v, list)]
+    cells.check_number(sum(map(len, table)))
     made = [[_raw(specs[name], values) for name, values in part.items()] for part in parts]
     dimensions = fit.ends_in_one(signature)
     widened = [fit.widen(raws, dimensions) for raws in made]

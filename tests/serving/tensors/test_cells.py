@@ -66,6 +66,7 @@ def test_columns_and_packed_rows() -> None:
         ({"inputs": {"age": [1], "sex": ["m", "f"]}}, "batch size does not match"),
         ({"inputs": {"agee": [1]}}, "no column 'agee'"),
         ({"inputs": {"age": [1] * (2**20 + 1)}}, "more than 1048576 cells"),
+        ({"inputs": {"age": [1] * 2**19, "sex": [2] * (2**19 + 1)}}, "more than 1048576 cells"),
         ({"instances": [{"tags": ["a"] * 2000}] + [{"tags": None}] * 600}, "1048576 cells"),
     ],
 )
