@@ -36,6 +36,8 @@ class TensorSpec:
         optional: an input that a request may leave out.
         alternative: another form of the input that a request may have in its place, told apart
             by name or dtype; metadata does not show it.
+        cells: cells of a table, as text: numbers of any dtype may come in their place; a cell that
+            is empty has no value.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TensorSpec:
     shape: tuple[int, ...] | None
     optional: bool = False
     alternative: TensorSpec | None = None
+    cells: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ def of_load(error: Exception, path: Path, tags: list[str]) -> LoadFailed:
 
 def of_run(error: Exception, tf: Any) -> CrossfadeError:
     """Translates what a run raised; only refused values and shapes are the request's fault."""
-    if isinstance(error, tf.errors.InvalidArgumentError):
+    # What a graph cannot parse as the messages that it takes is lost data in TensorFlow's words.
+    if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.DataLossError):
         return InvalidArgument(f"the model refused the inputs: {one_line(plain(error))}")
     if isinstance(error, UnicodeDecodeError):
         # TensorFlow's message quotes the bytes that it refused, and fails over that in Python.

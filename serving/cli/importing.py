@@ -23,7 +23,7 @@ from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.exports.unpack import SUFFIXES
 from crossfade.serving.exports.writing import Staged, staged
-from crossfade.serving.lifecycle.loader import load
+from crossfade.serving.lifecycle.loader import Loading, load
 from crossfade.serving.repository.folders import read_folder
 from crossfade.serving.repository.layout import OWN_CONFIG, TRITON_CONFIG
 
@@ -73,6 +73,12 @@ def add(commands: Any) -> None:
         choices=("cpu",),
         help="where there is no Edge TPU, the model's twin for the CPU beside it serves",
     )
+    option(
+        "--environments-dir",
+        type=Path,
+        metavar="DIR",
+        help="where environments of isolated models are (the user's data folder)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -93,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             force=options.force,
             progress=bar("copying"),
         ) as stage:
-            untried = _try(stage, options.name, export, found)
+            untried = _try(stage, options.name, export, Loading(None, options.environments_dir))
             target = stage.publish(options.force)
         notes = [
             *found.notes,
@@ -127,14 +133,12 @@ def _refuse_a_repository(place: Path) -> None:
             )
 
 
-def _try(stage: Staged, name: str, export: Export, found: Findings) -> str:
+def _try(stage: Staged, name: str, export: Export, loading: Loading) -> str:
     """Loads the version as a server would; returns why that was not possible here.
 
     Raises:
         LoadFailed: it cannot be served; nothing is written.
     """
-    if found.missing:
-        return "it runs in an environment of its own, which is made first"
     model = read_folder(name, stage.folder)
     # Measuring the latency curve is the server's business, and a crash not to be this process's.
     apart = registry.entries()[export.platform].native_parser if export.platform else False
@@ -142,9 +146,8 @@ def _try(stage: Staged, name: str, export: Export, found: Findings) -> str:
     config = model.config.model_copy(update={"batching": Batching(), "isolation": own})
     (version,) = model.versions.values()
     try:
-        load(
-            dataclasses.replace(model, config=config), version, stage.folder / version.folder
-        ).retire()
+        tried = dataclasses.replace(model, config=config)
+        load(tried, version, stage.folder / version.folder, loading).retire()
     except MissingExtra as error:
         return error.message
     except LoadFailed as error:

@@ -15,6 +15,7 @@ from crossfade.runtimes.options import explain
 from crossfade.serving.config import processing_config
 from crossfade.serving.config.processing_config import Postprocess, Preprocess, Task
 from crossfade.serving.config.sizes import parse_bytes
+from crossfade.serving.config.table_config import Table
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -216,6 +217,7 @@ class ModelConfig(_Section):
         task: what the model is for; decides what ``postprocess`` gives.
         preprocess: clients send image files.
         postprocess: clients get what the task calls an answer.
+        table: clients send rows of columns, which are packed into one input.
         isolation: runs it in a worker process of its own (``process``).
         options: passed to the runtime.
     """
@@ -239,6 +241,7 @@ class ModelConfig(_Section):
     task: Task | None = None
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
+    table: Table | None = None
     isolation: Isolation | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
@@ -270,6 +273,11 @@ class ModelConfig(_Section):
         processing_config.check(self.task, self.preprocess, self.postprocess)
         if self.decoupled and (self.task or self.preprocess):
             raise ValueError("decoupled does not go together with task and preprocess")
+        if self.table is not None:
+            if self.preprocess is not None or self.decoupled:
+                raise ValueError("table does not go together with preprocess and decoupled")
+            if self.postprocess is not None and self.table.prediction is not None:
+                raise ValueError("give one of postprocess, table.prediction: both make the answer")
         if self.task == "tracking" and self.sequence is None:
             raise ValueError("task tracking needs sequence, which keeps what the model remembers")
         return self

@@ -93,7 +93,7 @@ def _config(export: Export, found: Findings, wishes: Wishes) -> dict[str, Any]:
         config.update(image_keys.keys(export, found, wishes.images))
     if found.sequence is not None:
         config["sequence"] = dict(found.sequence)
-    if export.kind in (Kind.TABULAR, Kind.TABLES_LEGACY) and found.missing:
+    if export.kind in (Kind.TABULAR, Kind.TABLES_LEGACY):
         config.update(tabular.config(found))
     if found.warmup:
         config["warmup"] = [dict(request) for request in found.warmup]

@@ -69,22 +69,19 @@ def _of_saved_model(export: Export, found: Findings, notes: list[str]) -> Findin
 
 
 def _of_tabular(export: Export, found: Findings, notes: list[str]) -> Findings:
+    fields = _or_note(lambda: tabular.prediction(export.root), (), notes)
     found = dataclasses.replace(
         found,
         instance=_or_note(lambda: tabular.columns(export.root), (), notes),
-        prediction=_or_note(lambda: tabular.prediction_fields(export.root), (), notes),
+        prediction=[field.name for field in fields],
     )
+    if not found.labels and (classes := tabular.classes(fields)):
+        found = dataclasses.replace(found, labels=classes, labels_source=tabular.PREDICTION)
     container, versions = _or_note(lambda: tabular.environment(export.root), ("", {}), notes)
     found = dataclasses.replace(found, container=container, environment=versions)
-    if not found.missing:  # a graph of stock ops alone is a SavedModel like any other
-        return found
-    unknown = [op for op in found.missing if op.package != operators.STRUCT2TENSOR]
-    if unknown:
-        return dataclasses.replace(found, refusal=tabular.reason(found))
-    try:
-        tabular.config(found)
-    except CrossfadeError as error:
-        return dataclasses.replace(found, refusal=error.message)
+    lacking = [op for op in found.missing if op.package != operators.STRUCT2TENSOR]
+    if lacking:
+        return dataclasses.replace(found, refusal=tabular.reason(found, lacking))
     return found
 
 

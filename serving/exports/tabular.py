@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
-from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.exports.kinds import Column, Findings
+from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.serving.exports.kinds import Column, Findings, MissingOp
+from crossfade.serving.processing import table_schema
+from crossfade.serving.processing.table_schema import Field
 
 ENVIRONMENT: Final = "environment.json"
 INSTANCE: Final = "instance.yaml"
 PREDICTION: Final = "prediction_schema.yaml"
 # The environment that has the ops of these exports.
-_ENVIRONMENT_NAME: Final = "automl-tabular"
+ENVIRONMENT_NAME: Final = "automl-tabular"
 _LEGACY_CONTAINER: Final = "gcr.io/cloud-automl-tables-public/model_server"
 _MAX_BYTES: Final = 4 << 20
 
@@ -45,62 +44,64 @@ def columns(folder: Path) -> Sequence[Column]:
     """The features of an instance, as ``instance.yaml`` (an OpenAPI object) declares them.
 
     Raises:
-        InvalidArgument: the file is no OpenAPI object.
+        InvalidArgument: the file is no OpenAPI object, or has a feature of an unknown type.
     """
     return [
         Column(
-            name,
-            str(declared.get("type", "string")),
-            declared.get("nullable") is True,
-            None if declared.get("example") is None else str(declared["example"]),
+            each.name,
+            f"array of {each.type}" if each.array else each.type,
+            each.nullable,
+            each.example,
         )
-        for name, declared in _properties(folder / INSTANCE).items()
+        for each in table_schema.columns(folder / INSTANCE)
     ]
 
 
-def prediction_fields(folder: Path) -> Sequence[str]:
+def prediction(folder: Path) -> Sequence[Field]:
     """The fields of an answer in ``prediction_schema.yaml``; raises as ``columns``."""
-    return list(_properties(folder / PREDICTION))
+    return table_schema.fields(folder / PREDICTION)
+
+
+def classes(fields: Sequence[Field]) -> Sequence[str]:
+    """The classes that an answer may have, in their order; none of a regression."""
+    return next((field.classes for field in fields if field.classes), ())
 
 
 def config(found: Findings) -> Mapping[str, Any]:
-    """What ``model.yaml`` says so that the graph finds its ops: a process of its own.
+    """What ``model.yaml`` says of a tabular export: what rows and answers are, and where it runs.
 
-    Raises:
-        FailedPrecondition: this server has no such processes; the message says what is missing
-            and which container has it.
+    A graph of stock ops alone needs no process of its own.
     """
-    if "isolation" in ModelConfig.model_fields:
-        return {"isolation": {"process": True, "environment": _ENVIRONMENT_NAME}}
-    raise FailedPrecondition(reason(found))
+    says: dict[str, Any] = {}
+    if "classes" in found.prediction:
+        says["task"] = "classification"
+    elif "value" in found.prediction:
+        says["task"] = "regression"
+    if found.instance:
+        says["table"] = {"instance": INSTANCE}
+        if found.prediction:
+            says["table"]["prediction"] = PREDICTION
+    if found.missing:
+        says["isolation"] = {"process": True, "environment": ENVIRONMENT_NAME}
+    return says
 
 
-def reason(found: Findings) -> str:
-    """Why a tabular export does not run here as it is, and what has what it lacks."""
-    ops = ", ".join(missing.op for missing in found.missing)
-    pins = sorted({missing.pin or missing.package or "?" for missing in found.missing})
+def reason(found: Findings, lacking: Sequence[MissingOp]) -> str:
+    """Why a tabular export does not run here, and what has what it lacks.
+
+    Args:
+        found: what is known of it.
+        lacking: ops that the environment does not have either.
+    """
+    ops = ", ".join(f"{op.op} ({op.package or 'of an unknown package'})" for op in lacking)
     versions = ", ".join(f"{name} {version}" for name, version in found.environment.items())
     container = found.container or _LEGACY_CONTAINER
     return (
-        f"its graph needs ops that TensorFlow does not have ({ops or 'not known'}): they come with"
-        f" {', '.join(pins) or 'struct2tensor'} in an environment of its own"
+        f"its graph needs ops that neither TensorFlow nor the environment '{ENVIRONMENT_NAME}' has:"
+        f" {ops}"
         + (f" (it was made with {versions})" if versions else "")
-        + f"; until then run Google's container, with the export mounted: {container}"
+        + f"; run Google's container, with the export mounted: {container}"
     )
-
-
-def _properties(path: Path) -> Mapping[str, Any]:
-    content = _read(path)
-    if content is None:
-        return {}
-    try:
-        document = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        document = None
-    properties = document.get("properties") if isinstance(document, dict) else None
-    if not isinstance(properties, dict):
-        raise InvalidArgument(f"{path.name} is no OpenAPI object with properties")
-    return {str(k): v if isinstance(v, dict) else {} for k, v in properties.items()}
 
 
 def _read(path: Path) -> bytes | None:

@@ -183,11 +183,12 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loadi
         if config.sequence is not None:
             model_inside = Sequenced(scheduled, config.sequence)
         around = None
-        if config.preprocess is not None or config.postprocess is not None:
+        if (config.preprocess, config.postprocess, config.table) != (None, None, None):
             from crossfade.serving.processing.build import around as process  # imports Pillow
 
             stored = getattr(loaded, "quantization", {})
-            around = process(model_inside.metadata, config, stored, _names(model, folder))
+            names = _names(model, folder)
+            around = process(model_inside.metadata, config, stored, names, folder)
         warm: Model = leaf
         if around is not None:
             model_inside = around(model_inside)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import NUMPY
-from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import Tensor, TensorSpec
+from crossfade.serving.tensors import cells
 
 
 def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
@@ -23,6 +24,13 @@ def given(spec: TensorSpec, value: object, folder: Path) -> Tensor:
     Raises:
         LoadFailed: the values do not fit the dtype, or there is no such file.
     """
+    if spec.cells:
+        try:
+            column = cells.to_raw(spec, value).data
+        except InvalidArgument as error:
+            raise LoadFailed(f"warmup: {error.message}") from None
+        assert isinstance(column, np.ndarray)
+        return column
     if spec.dtype == "BYTES":
         strings = np.asarray(value, dtype=np.object_)
         encoded: Tensor = np.vectorize(lambda v: _element(v, folder), otypes=[np.object_])(strings)

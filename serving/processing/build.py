@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Model, ModelMetadata, Signature, TensorSpec
@@ -16,13 +17,18 @@ from crossfade.serving.processing.images import ImageInput, find, image_input
 from crossfade.serving.processing.processed import Processed, Processing
 from crossfade.serving.processing.regression import Regression
 from crossfade.serving.processing.segmentation import Segmentation
+from crossfade.serving.processing.table import prediction, table_input
 
 # Bytes of pixels that one request may become: files of a few bytes can be large pictures.
 _MAX_REQUEST_BYTES = 256 << 20
 
 
 def around(
-    metadata: ModelMetadata, config: ModelConfig, quantized: Quantized, names: Sequence[str]
+    metadata: ModelMetadata,
+    config: ModelConfig,
+    quantized: Quantized,
+    names: Sequence[str],
+    folder: Path,
 ) -> Callable[[Model], Processed] | None:
     """Returns what puts around a model what the configuration asks for, if that is anything.
 
@@ -31,12 +37,13 @@ def around(
         config: the model's configuration.
         quantized: scale and zero point of the model's inputs and outputs by name.
         names: class names of the label file, in index order; empty without one.
+        folder: of the version's files.
 
     Raises:
         LoadFailed: the configuration and the model contradict each other.
     """
     pre, post = config.preprocess, config.postprocess
-    if pre is None and (post is None or config.task == "text"):
+    if pre is None and config.table is None and (post is None or config.task == "text"):
         return None
     signature = metadata.signatures[metadata.default_signature]
     image = None
@@ -50,7 +57,11 @@ def around(
         and config.max_batch_size != 0
         and all(spec.shape is not None and spec.shape[:1] == (1,) for spec in signature.inputs)
     )
-    answer = None
+    answer: Answer | None = None
+    table = None
+    if config.table is not None:
+        table = table_input(config.table, signature.inputs, folder)
+        answer = prediction(config.table, signature.outputs, folder)
     if post is not None and config.task is not None:
         # What is declared of the one output counts more than a file that lies beside the model.
         declared = next(iter(metadata.labels.values())) if len(metadata.labels) == 1 else names
@@ -58,6 +69,8 @@ def around(
         outputs = Outputs(post, signature.outputs, quantized)
         answer = _answer(config.task, post, outputs, labels, image)
     visible = _visible(signature, image, key, answer, one_by_one)
+    if table is not None:
+        visible = table.seen(visible)
     name = metadata.default_signature
     seen = dataclasses.replace(
         metadata,
@@ -65,7 +78,7 @@ def around(
         labels=metadata.labels if answer is None else answer.labels,
         max_batch_size=_max_rows(metadata, config, image, one_by_one),
     )
-    does = Processing(seen, name, image, key, answer, one_by_one)
+    does = Processing(seen, name, image, key, answer, one_by_one, table)
     return lambda inner: Processed(inner, does)
 
 

@@ -1,4 +1,4 @@
-"""A Model whose clients send image files and get a task's answer; the Model inside does neither."""
+"""A Model whose clients send pictures or rows and get a task's answer; the one inside does not."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from crossfade.runtimes.core.model import (
 from crossfade.serving.processing.answer import Answer
 from crossfade.serving.processing.framing import Frame
 from crossfade.serving.processing.images import ImageInput
+from crossfade.serving.processing.table import TableInput
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Processing:
         key: an input of strings that comes back as the output of that name.
         answer: what becomes of the outputs; ``None`` leaves them as they are.
         one_by_one: the model takes one row a run, so that the rows of a request are requests.
+        table: what becomes a packed row; ``None`` is nothing.
     """
 
     metadata: ModelMetadata
@@ -45,6 +47,7 @@ class Processing:
     key: str | None
     answer: Answer | None
     one_by_one: bool
+    table: TableInput | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,6 +104,8 @@ class Processed:
         key = None if does.key is None else inputs.pop(does.key, None)
         if does.key in request.outputs and key is None:  # some clients ask for all there is
             key = np.full(request.rows, b"", np.object_)
+        if does.table is not None:
+            inputs = does.table.read(inputs, request.rows)
         image, frames = does.image, None
         if image is not None:
             given = inputs.get(image.name)

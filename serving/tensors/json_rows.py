@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import InferResponse, Signature, TensorSpec
-from crossfade.serving.tensors import fit, names
+from crossfade.serving.tensors import cells, fit, names
 from crossfade.serving.tensors.json_values import dumps, is_bytes, plain, to_raw
 from crossfade.serving.tensors.raw import RawTensor
 
@@ -96,8 +96,14 @@ def ask(document: Mapping[str, Any], signature: Signature) -> Asked:
     parts = [columns]
     if rows and rows > 1 and _takes_one(signature):
         parts = [{n: values[at : at + 1] for n, values in columns.items()} for at in range(rows)]
-    specs = {name: _spec(signature, name, values) for name, values in columns.items()}
-    made = [[to_raw(specs[name], values) for name, values in part.items()] for part in parts]
+    forms: dict[str, list[TensorSpec]] = {}
+    for spec in signature.inputs:
+        for form in (spec, spec.alternative) if spec.alternative else (spec,):
+            forms.setdefault(form.name, []).append(form)
+    specs = {name: _spec(forms[name], values) for name, values in columns.items()}
+    table = [v for name, v in columns.items() if specs[name].cells and isinstance(v, list)]
+    cells.check_number(sum(map(len, table)))
+    made = [[_raw(specs[name], values) for name, values in part.items()] for part in parts]
     dimensions = fit.ends_in_one(signature)
     widened = [fit.widen(raws, dimensions) for raws in made]
     return Asked(made, rows, any(widened))
@@ -107,6 +113,8 @@ def _rows(instances: Sequence[Any], signature: Signature) -> Columns:
     first = instances[0]
     if not isinstance(first, dict) or is_bytes(first):
         return {_only(signature, "'instances' is a list of values"): instances}
+    if any(spec.cells for spec in signature.inputs):
+        return cells.columns(instances, signature)
     for instance in instances:
         if not isinstance(instance, dict) or instance.keys() != first.keys():
             raise InvalidArgument("'instances' must be objects with the same keys")
@@ -121,7 +129,7 @@ def _columns(inputs: Any, signature: Signature) -> Columns:
 
 def _only(signature: Signature, what: str) -> str:
     """The input that is meant where none is named."""
-    every = [spec.name for spec in signature.inputs]
+    every = [spec.name for spec in signature.inputs if not spec.cells]
     needed = [spec.name for spec in signature.inputs if not spec.optional] or every
     if len(needed) != 1:
         shown = ", ".join(escape(name) for name in every)
@@ -129,14 +137,16 @@ def _only(signature: Signature, what: str) -> str:
     return needed[0]
 
 
-def _spec(signature: Signature, name: str, values: Any) -> TensorSpec:
-    """The input of that name; of its two forms, where it has them, the one for such values."""
-    forms = [form for spec in signature.inputs for form in (spec, spec.alternative) if form]
-    fitting = [form for form in forms if form.name == name]
+def _spec(forms: Sequence[TensorSpec], values: Any) -> TensorSpec:
+    """Of the forms that an input has the one for such values."""
     while isinstance(values, list) and values:
         values = values[0]
     number = isinstance(values, int | float)
-    return next((f for f in fitting if (f.dtype != "BYTES") == number), fitting[0])
+    return next((form for form in forms if (form.dtype != "BYTES") == number), forms[0])
+
+
+def _raw(spec: TensorSpec, values: Any) -> RawTensor:
+    return cells.to_raw(spec, values) if spec.cells else to_raw(spec, values)
 
 
 def _takes_one(signature: Signature) -> bool:

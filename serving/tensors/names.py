@@ -8,6 +8,7 @@ from typing import Final
 
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import Signature
+from crossfade.serving.tensors import cells
 
 _MAX_TEXT: Final = 1024
 _MAX_NAMES: Final = 256
@@ -19,6 +20,9 @@ def check_inputs(signature: Signature, sent: Iterable[str]) -> None:
     names = {others.get(name, name) for name in sent}
     known = {spec.name for spec in signature.inputs}
     missing = {spec.name for spec in signature.inputs if not spec.optional} - names
+    columns = {spec.name for spec in signature.inputs if spec.cells}
+    if columns and names - known:
+        raise cells.unknown(min(names - known), columns)
     if names - known or missing:
         raise _invalid(
             f"input size does not match signature: {len(names)}!={len(known)}"

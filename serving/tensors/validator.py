@@ -11,7 +11,7 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import ITEMSIZE, NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import ModelMetadata, Tensor, TensorSpec
-from crossfade.serving.tensors import fit
+from crossfade.serving.tensors import cells, fit
 from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor, decode_bytes
 
@@ -37,6 +37,7 @@ class Validator:
         self._others = {spec.name: (name, _plan(spec)) for name, spec in others}
         self._required = frozenset(spec.name for spec in found.inputs if not spec.optional)
         self._outputs = frozenset(spec.name for spec in found.outputs)
+        self._cells = frozenset(spec.name for spec in found.inputs if spec.cells)
         self.ends_in_one = fit.ends_in_one(found)
         self._max_rows = metadata.max_batch_size if found.batched else 0
         self._checked: dict[Layout, tuple[list[np.dtype[Any]], int]] = {}
@@ -52,7 +53,7 @@ class Validator:
         Raises:
             InvalidArgument: with what was expected and what was got.
         """
-        if layout is None:
+        if layout is None or self._cells:
             return self._check(raws)
         checked = self._checked.get(layout)
         if checked is None:
@@ -67,6 +68,7 @@ class Validator:
     def _check(self, raws: Sequence[RawTensor]) -> tuple[dict[str, Tensor], int]:
         arrays: dict[str, Tensor] = {}
         replaced: set[str] = set()
+        numbers: list[str] = []
         rows = 0
         for raw in raws:
             plan = self._plans.get(raw.name)
@@ -80,7 +82,10 @@ class Validator:
                 raise InvalidArgument(f"input '{raw.name}' already exists in request")
             spec, dtype, itemsize = plan
             shape = raw.shape
-            if raw.dtype != spec.dtype:
+            if spec.cells and raw.dtype in ITEMSIZE:
+                dtype, itemsize = NUMPY[raw.dtype], ITEMSIZE[raw.dtype]
+                numbers.append(raw.name)
+            elif raw.dtype != spec.dtype:
                 raise InvalidArgument(
                     f"inference input '{raw.name}' data-type is '{escape(raw.dtype)}', but model"
                     f" '{self._model}' expects '{spec.dtype}'"
@@ -107,6 +112,8 @@ class Validator:
             raise InvalidArgument(
                 f"inference request batch-size must be <= {self._max_rows} for '{self._model}'"
             )
+        if numbers:
+            arrays.update(cells.texts({name: arrays[name] for name in numbers}))
         return arrays, rows or 1
 
     def outputs(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -163,6 +170,8 @@ class Validator:
                 raise InvalidArgument(f"the inputs '{name}' and '{other}' stand for one another")
 
     def _unexpected(self, name: str) -> InvalidArgument:
+        if self._cells:
+            return cells.unknown(name, self._cells)
         return InvalidArgument(
             f"unexpected inference input '{escape(name)}' for model '{self._model}'; it has"
             f" {sorted(self._plans)}"

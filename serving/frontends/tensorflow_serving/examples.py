@@ -10,6 +10,7 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, escape
 from crossfade.runtimes.core.model import Signature, Tensor, TensorSpec
+from crossfade.serving.tensors import cells
 from crossfade.serving.tensors.raw import RawTensor
 from crossfade.serving.wire.fields import parse, walk
 
@@ -88,8 +89,14 @@ def to_inputs(examples: Sequence[bytes], signature: Signature, kind: Any) -> lis
         rows[:] = examples
         return [RawTensor(inputs[0].name, "BYTES", rows.shape, rows)]
     parsed = [kind.FromString(example).features.feature for example in examples]
-    made = (_input(spec, parsed) for spec in inputs)
-    return [raw for raw in made if raw is not None]
+    columns = [spec for spec in inputs if spec.cells]
+    if columns:
+        there = frozenset().union(*parsed)
+        columns = [spec for spec in columns if spec.name in there]
+        cells.check_number(len(columns) * len(parsed))
+    made = [_column(spec, parsed) for spec in columns]
+    others = (_input(spec, parsed) for spec in inputs if not spec.cells)
+    return made + [raw for raw in others if raw is not None]
 
 
 def _takes_rows(spec: TensorSpec) -> bool:
@@ -119,6 +126,24 @@ def _input(spec: TensorSpec, examples: Sequence[Any]) -> RawTensor | None:
             f"Feature: {name} has {array.shape[1]} values; the model expects {list(inner)}"
         ) from None
     return RawTensor(name, spec.dtype, array.shape, array)
+
+
+def _column(spec: TensorSpec, examples: Sequence[Any]) -> RawTensor:
+    """A column of a table: examples that do not have the feature have no value."""
+    rows: list[Any] = []
+    for features in examples:
+        found = features.get(spec.name)
+        kind = found.WhichOneof("kind") if found is not None else None
+        values = list(getattr(found, kind).value) if kind is not None else []
+        if kind == "float_list":  # the shortest text of a float, and not of a double
+            values = [float(str(np.float32(value))) for value in values]
+        if spec.shape is None or len(spec.shape) == 1:
+            if len(values) > 1:
+                raise InvalidArgument(f"Feature: {spec.name} has more than one value")
+            rows.append(values[0] if values else None)
+        else:
+            rows.append(values)
+    return cells.to_raw(spec, rows)
 
 
 def _row(spec: TensorSpec, feature: Any) -> Tensor:

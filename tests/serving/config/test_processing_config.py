@@ -6,6 +6,7 @@ import pytest
 
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import parse
+from crossfade.serving.config.table_config import Table
 
 
 @pytest.mark.parametrize(
@@ -40,9 +41,27 @@ from crossfade.serving.config.model_config import parse
         ("{task: detection, postprocess: {outputs: {box: b}}}", "postprocess.outputs"),
         ("task: tracking", "task tracking needs sequence"),
         ("{decoupled: true, preprocess: {}}", "decoupled does not go together"),
+        ("table: {}", "key 'table.instance': field required"),
+        ("table: {instanze: a.yaml}", "'table.instanze' is unknown; did you mean 'instance'?"),
+        ("table: {instance: ../a.yaml}", "table.instance"),
+        ("table: {instance: a/b.yaml}", "table.instance"),
+        ("{table: {instance: a.yaml}, preprocess: {}}", "table does not go together"),
+        ("{table: {instance: a.yaml}, decoupled: true}", "table does not go together"),
+        (
+            "{task: classification, postprocess: {},"
+            " table: {instance: a.yaml, prediction: b.yaml}}",
+            "give one of postprocess, table.prediction",
+        ),
     ],
 )
 def test_mistakes(text: str, says: str) -> None:
     with pytest.raises(LoadFailed) as caught:
         parse(text, "model.yaml")
     assert says in caught.value.message
+
+
+def test_a_table() -> None:
+    says = "table: {instance: instance.yaml, prediction: prediction_schema.yaml, input: inputs}"
+    assert parse(says, "model.yaml").table == Table(
+        instance="instance.yaml", prediction="prediction_schema.yaml", input="inputs"
+    )

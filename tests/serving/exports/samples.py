@@ -22,7 +22,7 @@ properties:
 PREDICTION = """\
 type: object
 properties:
-  classes: {type: array, items: {type: string}}
+  classes: {type: array, items: {type: string, enum: ['0', '1']}}
   scores: {type: array, items: {type: number}}
 """
 

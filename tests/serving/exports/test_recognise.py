@@ -15,10 +15,9 @@ from crossfade.runtimes.core.errors import (
     NotFound,
 )
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.exports import tabular
 from crossfade.serving.exports.entry import Wishes, plan
 from crossfade.serving.exports.findings import look
-from crossfade.serving.exports.kinds import Findings, Kind
+from crossfade.serving.exports.kinds import Kind
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.warmup import FILE
 from tests.runtimes import tflite_models
@@ -202,24 +201,16 @@ def test_tabular(tmp_path: Path) -> None:
     assert found.signatures["serving_default"]["method"] == "classify"
 
 
-def test_tabular_is_refused_or_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tabular_runs_in_an_environment_or_is_refused(tmp_path: Path) -> None:
     export = recognise(samples.tabular(tmp_path))
-    if "isolation" not in ModelConfig.model_fields:
-        found = look(export)
-        for part in (
-            "DecodeProtoSparseV4",
-            "struct2tensor==0.48.1",
-            "tensorflow 2.8.0",
-            samples.CONTAINER,
-        ):
-            assert part in found.refusal
-        with pytest.raises(FailedPrecondition):
-            plan(export, found)
-    monkeypatch.setattr(
-        tabular.ModelConfig, "model_fields", {**ModelConfig.model_fields, "isolation": None}
-    )
     entry = plan(export, look(export))
     assert entry.config["isolation"] == {"process": True, "environment": "automl-tabular"}
+    assert entry.config["task"] == "classification"
+    assert entry.config["table"] == {
+        "instance": "instance.yaml",
+        "prediction": "prediction_schema.yaml",
+    }
+    assert entry.texts == {"labels.txt": "0\n1\n"}
     assert len(entry.config["warmup"]) == 3
     assert {"saved_model.pb", "instance.yaml", "environment.json", FILE} <= entry.files.keys()
     again = tmp_path / "imported" / "1"
@@ -228,7 +219,12 @@ def test_tabular_is_refused_or_isolated(tmp_path: Path, monkeypatch: pytest.Monk
         (again / name).write_bytes(source.read_bytes())
     assert recognise(again).kind is Kind.TABULAR
     more = recognise(samples.tabular(tmp_path / "more", [*samples.STRUCT2TENSOR_OPS, "NobodysOp"]))
-    assert "NobodysOp" in look(more).refusal  # the environment would not have it
+    refusal = look(more).refusal
+    for part in ("NobodysOp (of an unknown package)", "tensorflow 2.8.0", samples.CONTAINER):
+        assert part in refusal
+    assert "RunLengthBefore" not in refusal  # the environment has it
+    with pytest.raises(FailedPrecondition, match="NobodysOp"):
+        plan(more, look(more))
 
 
 @pytest.mark.parametrize(
@@ -257,9 +253,12 @@ def test_legacy_tables(tmp_path: Path) -> None:
     (folder / "saved_model.pb").write_bytes(content)
     export = recognise(tmp_path)
     assert export.kind is Kind.TABLES_LEGACY
-    reason = tabular.reason(look(export))
-    assert "gcr.io/cloud-automl-tables-public/model_server" in reason
-    assert tabular.reason(Findings())  # says something even where nothing is known
+    config = plan(export, look(export)).config
+    assert config == {"isolation": {"process": True, "environment": "automl-tabular"}}
+    content = samples.saved_model(["NobodysOp"], {"serving_default": definition})
+    (folder / "saved_model.pb").write_bytes(content)
+    refusal = look(export).refusal
+    assert "gcr.io/cloud-automl-tables-public/model_server" in refusal
 
 
 def test_a_saved_model_with_foreign_ops_names_their_package(tmp_path: Path) -> None:

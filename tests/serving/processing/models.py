@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,15 @@ class Inner:
 
 
 def processed(
-    inner: Inner, quantized: Quantized | None = None, names: Sequence[str] = (), **config: Any
+    inner: Inner,
+    quantized: Quantized | None = None,
+    names: Sequence[str] = (),
+    folder: Path = Path(),
+    **config: Any,
 ) -> Processed:
-    made = around(inner.metadata, ModelConfig.model_validate(config), quantized or {}, names)
+    made = around(
+        inner.metadata, ModelConfig.model_validate(config), quantized or {}, names, folder
+    )
     assert made is not None
     return made(inner)
 

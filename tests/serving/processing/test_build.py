@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_label_file_for_another_model() -> None:
 @pytest.mark.parametrize("config", [{}, {"task": "text"}, {"task": "text", "postprocess": {}}])
 def test_nothing_to_do(config: Any) -> None:
     inner = Inner(specs(x=IMAGE), specs(y=SCORES), dict)
-    assert around(inner.metadata, ModelConfig.model_validate(config), {}, ()) is None
+    assert around(inner.metadata, ModelConfig.model_validate(config), {}, (), Path()) is None
 
 
 def test_what_the_model_does_not_say() -> None:
