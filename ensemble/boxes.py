@@ -49,6 +49,33 @@ def overlap(boxes: Tensor, others: Tensor) -> Tensor:
     return ratio
 
 
+def surest(
+    boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, most: int
+) -> npt.NDArray[np.intp]:
+    """Non-maximum suppression: the best box stays, those that overlap it by more go, and so on.
+
+    Args:
+        boxes: [n, 4].
+        scores: [n].
+        classes: [n]; boxes of different classes do not count as overlapping. ``None``: they do.
+        iou_threshold: 0 to 1.
+        most: boxes that stay at most.
+
+    Returns:
+        Indexes of those that stay, the best first; of equal scores the first.
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while left.size and len(kept) < most:
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        gone = overlap(boxes[best][None], boxes[left])[0] > iou_threshold
+        if classes is not None:
+            gone &= classes[left] == classes[best]
+        left = left[~gone]
+    return np.array(kept, np.intp)
+
+
 def fuse(
     members: Sequence[Detections], weights: Sequence[float], *, iou_threshold: float = 0.55
 ) -> Detections:
@@ -109,14 +136,7 @@ def suppress(
     """
     joined, scores, _ = _joined(members, weights)
     scaled: Floats = (scores / max(weights)).astype(np.float32)
-    left = np.argsort(-scaled, kind="stable")
-    kept: list[int] = []
-    while left.size:
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        rivals = overlap(joined.boxes[best][None], joined.boxes[left])[0] > iou_threshold
-        left = left[~(rivals & (joined.classes[left] == joined.classes[best]))]
-    index = np.array(kept, np.intp)
+    index = surest(joined.boxes, scaled, joined.classes, iou_threshold, len(scaled))
     return Detections(joined.boxes[index], scaled[index], joined.classes[index])
 
 

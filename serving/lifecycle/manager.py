@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import gc
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crossfade.runtimes import memory
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     FailedPrecondition,
-    Internal,
     LoadFailed,
     NotFound,
-    ResourceExhausted,
     Unavailable,
     escape,
 )
@@ -26,11 +22,10 @@ from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle import loader
 from crossfade.serving.lifecycle.loader import Loading
-from crossfade.serving.lifecycle.memory_budget import MemoryBudget
-from crossfade.serving.lifecycle.memory_policy import Holding
-from crossfade.serving.lifecycle.policies import Snapshot, State, next_action, wanted_versions
-from crossfade.serving.lifecycle.revivals import Revivals
+from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.transitions import Transitions
+from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Key, Version, mark, read
 from crossfade.serving.repository.layout import ModelFiles, check_name, unknown_model
 from crossfade.serving.repository.source import Source
 
@@ -47,97 +42,6 @@ class Mode(enum.Enum):
     NONE = "none"
     POLL = "poll"
     EXPLICIT = "explicit"
-
-
-_Key = tuple[int, str]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Found:
-    """A model's folder and the repository that holds it."""
-
-    source: Source
-    files: ModelFiles
-
-
-@dataclasses.dataclass(slots=True)
-class _Version:
-    """One version from one set of files.
-
-    Attributes:
-        failed: tells an end by failure from an unload.
-        found: what it was loaded from.
-        evicted: the same, where it ended to make room and is loaded again on request.
-    """
-
-    version: int
-    fingerprint: str
-    state: State = State.START
-    reason: str = ""
-    failed: bool = False
-    served: Served | None = None
-    found: _Found | None = None
-    evicted: _Found | None = None
-
-    @property
-    def key(self) -> _Key:
-        return (self.version, self.fingerprint)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Routing:
-    """Who answers now; replaced as a whole, read without a lock."""
-
-    by_version: Mapping[int, Served]
-    labels: Mapping[str, int]
-    latest: Served | None
-    evicted: frozenset[int] = frozenset()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """One line of the repository's index; ``state`` is ``None`` where nothing was ever loaded."""
-
-    name: str
-    version: int | None
-    state: State | None
-    reason: str
-    failed: bool = False
-
-
-class _Entry:
-    """One model. ``versions`` and ``files`` are guarded by ``lock``, held through each load."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.lock = threading.Lock()
-        self.versions: list[_Version] = []
-        self.labels: Mapping[str, int] = {}
-        self.routing = _Routing({}, {}, None)
-        self.error = ""
-
-    def route(self) -> None:
-        """Has the versions that are available answer from now on."""
-        live = {
-            v.version: v.served
-            for v in self.versions
-            if v.state is State.AVAILABLE and v.served is not None
-        }
-        # A label stays where it is until its new version can answer.
-        before = self.routing.labels
-        labels = {
-            label: before[label] if version not in live and before.get(label) in live else version
-            for label, version in self.labels.items()
-        }
-        evicted = frozenset(v.version for v in self.versions if v.evicted) - live.keys()
-        newest = max((*live, *evicted), default=0)
-        self.routing = _Routing(live, labels, live.get(newest), evicted)
-
-    def note(self, error: str) -> None:
-        """Keeps, and logs once, why the model is not what its files ask for."""
-        if error and error != self.error:
-            _log.error("model not updated", extra={"model": self.name, "reason": error})
-        self.error = error
 
 
 class Manager:
@@ -171,12 +75,11 @@ class Manager:
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
-        self._loading = loading
-        self.memory = MemoryBudget(memory_bytes, evicts, self._holdings, self._evict)
-        self._revivals = Revivals(self._revive)
+        self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)
+        self.memory = self._transitions.memory
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._entries_lock = threading.Lock()
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
@@ -227,7 +130,7 @@ class Manager:
         while True:
             served = self._find(ref)
             if isinstance(served, int):
-                self._revivals.wait_for(ref.name, served, deadline_s)
+                self._transitions.revivals.wait_for(ref.name, served, deadline_s)
             elif served.acquire():
                 return served
 
@@ -288,7 +191,7 @@ class Manager:
             LoadFailed: a model has no version that could be served, or a new one failed, and why.
         """
         with self._turn:
-            found = {name: _read(sources, name) for source in sources for name in source.names()}
+            found = {name: read(sources, name) for source in sources for name in source.names()}
             known = set(self._entries)
             before = {name: self._versions(name) for name in found}
             try:
@@ -365,8 +268,8 @@ class Manager:
     def _names(self) -> list[str]:
         return sorted({name for source in self._sources for name in source.names()})
 
-    def _read(self, name: str, override: ModelConfig | None = None) -> _Found:
-        return _read(self._sources, name, override)
+    def _read(self, name: str, override: ModelConfig | None = None) -> Found:
+        return read(self._sources, name, override)
 
     def _poll(self) -> None:
         while not self._stop.wait(self._poll_s):
@@ -388,26 +291,26 @@ class Manager:
         except Exception:  # its files cannot be read; the other models' can
             _log.exception("model not served", extra={"model": name})
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         with self._entries_lock:
-            return self._entries.setdefault(name, _Entry(name))
+            return self._entries.setdefault(name, Entry(name))
 
-    def _versions(self, name: str) -> list[_Version]:
+    def _versions(self, name: str) -> list[Version]:
         entry = self._entry(name)
         with entry.lock:
             return list(entry.versions)
 
-    def _add(self, name: str, found: _Found) -> str:
+    def _add(self, name: str, found: Found) -> str:
         """Loads what a model's files ask for beside what it has; returns what went wrong."""
         entry = self._entry(name)
         with entry.lock:
             if found.files.error is not None:
                 return f"model {name}: {found.files.error}"
             tried = {v.key for v in entry.versions if v.failed}
-            wanted = _mark(entry, found.files, False, labelled=False)
+            wanted = mark(entry, found.files, False, labelled=False)
             if not wanted:
                 return f"model {name}: there is no version to serve"
-            self._step(entry, wanted, found, unload=False)
+            self._transitions.step(entry, wanted, found, unload=False)
             failed = [v for v in entry.versions if v.failed and v.key not in tried]
             reasons = [f"version {v.version}: {v.reason}" for v in failed]
             return f"model {name}: {'; '.join(reasons)}" if reasons else ""
@@ -423,179 +326,30 @@ class Manager:
                     " currently available for inference"
                 )
 
-    def _go_back(self, name: str, before: list[_Version]) -> None:
+    def _go_back(self, name: str, before: list[Version]) -> None:
         """Unloads what has been added to these versions, and forgets what has failed."""
         entry = self._entry(name)
         with entry.lock:
-            self._step(
+            self._transitions.step(
                 entry, {v.key for v in before if v.state is State.AVAILABLE or v.evicted}, None
             )
             added = [v for v in entry.versions if all(v is not old for old in before)]
             draining = [v for v in added if not v.failed and v.state is not State.START]
             entry.versions = before + draining
 
-    def _sync(self, name: str, found: _Found | None, retry: bool = False) -> list[str]:
+    def _sync(self, name: str, found: Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
         entry = self._entry(name)
         with entry.lock:
             if found is None:
-                wanted: set[_Key] = set()
+                wanted: set[Key] = set()
             elif found.files.error is not None:
                 entry.note(found.files.error)
                 return [entry.error]  # what is served stays
             else:
                 entry.labels = found.files.config.labels
-                wanted = _mark(entry, found.files, retry)
+                wanted = mark(entry, found.files, retry)
                 entry.note("" if wanted else "there is no version to serve")
-            self._step(entry, wanted, found)
+            self._transitions.step(entry, wanted, found)
             failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
             return failures or ([entry.error] if entry.error else [])
-
-    def _step(
-        self, entry: _Entry, wanted: set[_Key], found: _Found | None, unload: bool = True
-    ) -> None:
-        """Loads and unloads until the model's versions are those wanted."""
-        for one in entry.versions:
-            if one.evicted and one.key not in wanted:
-                one.evicted, one.reason = None, "unloaded"
-        while action := next_action(_snapshots(entry, wanted)):
-            before = State.START if action.kind == "load" else State.AVAILABLE
-            key = (action.version, action.fingerprint)
-            version = next(v for v in entry.versions if v.key == key and v.state is before)
-            if found is not None and action.kind == "load":
-                self._load(entry, version, found)
-            elif unload:
-                self._unload(entry, version)
-            else:
-                break
-        entry.route()
-
-    def _load(self, entry: _Entry, version: _Version, found: _Found) -> None:
-        version.state = State.LOADING
-        files = found.files
-        no_room = False
-        log = {"model": files.name, "version": version.version}
-        try:
-            version_files = files.versions[version.version]
-            folder = found.source.fetch(files, version_files)
-            needed_bytes = loader.estimate(files, version_files, folder)
-            with self.memory.room(files.name, needed_bytes):
-                served = loader.load(files, version_files, folder, self._loading)
-            served.memory_bytes = needed_bytes
-            version.served, version.found, version.evicted = served, found, None
-        except ResourceExhausted as error:
-            version.reason, no_room = error.message, True
-        except CrossfadeError as error:
-            version.reason = error.message
-        except Exception as error:
-            version.reason = Internal.hide(error, _log, f"fetching {files.name}").message
-        if version.served is None:
-            # One that was evicted is tried again with the next request, as others may go then.
-            again = version.evicted is not None and no_room
-            version.state, version.failed = State.END, not again
-            if not again:
-                version.evicted = None
-            _log.error("load failed", extra={**log, "reason": version.reason})
-            return
-        version.state, version.reason = State.AVAILABLE, ""
-        entry.route()
-        _log.info("loaded", extra=log)
-
-    def _holdings(self) -> list[Holding]:
-        return [
-            Holding(
-                (s.metadata.name, s.metadata.version),
-                s.memory_bytes,
-                s.last_used_ns,
-                s.idle and s.config.sequence is None,  # else its callers' states would go
-            )
-            for s in self.served()
-        ]
-
-    def _evict(self, key: tuple[str, int], reason: str) -> bool:
-        """Unloads a version that nobody uses; it is loaded again on request."""
-        entry = self._entry(key[0])
-        # Never waited for: whoever holds it may be waiting for memory, too.
-        if not entry.lock.acquire(blocking=False):
-            return False
-        try:
-            live = (v for v in entry.versions if v.version == key[1] and v.served)
-            version = next(live, None)
-            if version is None or (served := version.served) is None:
-                return False
-            # First nobody finds it, who would then ask it in vain for a lease.
-            version.state, version.evicted = State.END, version.found
-            version.served = None
-            entry.route()
-            if not served.retire_idle():
-                version.state, version.evicted = State.AVAILABLE, None
-                version.served = served
-                entry.route()
-                return False
-            version.reason = reason
-        finally:
-            entry.lock.release()
-        self.memory.give_back(served.memory_bytes)
-        gc.collect()
-        memory.give_back()
-        return True
-
-    def _revive(self, name: str, number: int) -> None:
-        entry = self._entry(name)
-        with entry.lock:
-            version = next((v for v in entry.versions if v.evicted and v.version == number), None)
-            if version is None or version.evicted is None:
-                return  # it is there again, or gone for good: the caller looks again
-            self._load(entry, version, version.evicted)
-            entry.route()
-            if version.served is None:
-                if version.failed:
-                    raise LoadFailed(f"the model could not be loaded again: {version.reason}")
-                raise ResourceExhausted(version.reason, retry_after_s=1.0)
-
-    def _unload(self, entry: _Entry, version: _Version) -> None:
-        version.state = State.UNLOADING
-        entry.route()
-        served, version.served = version.served, None
-
-        def drain() -> None:
-            if served is not None:
-                served.retire()
-                served.wait_closed()
-                self.memory.give_back(served.memory_bytes)
-            version.state, version.reason = State.END, "unloaded"
-            gc.collect()
-            memory.give_back()
-            _log.info("unloaded", extra={"model": entry.name, "version": version.version})
-
-        threading.Thread(target=drain, name="drain", daemon=True).start()
-
-
-def _read(sources: Sequence[Source], name: str, override: ModelConfig | None = None) -> _Found:
-    for source in sources:
-        try:
-            return _Found(source, source.read(name, override))
-        except NotFound:
-            continue
-    raise NotFound(
-        f"failed to load '{name}', failed to poll from model repository: there is no such model"
-    )
-
-
-def _mark(entry: _Entry, files: ModelFiles, retry: bool, labelled: bool = True) -> set[_Key]:
-    """Adds the versions that are new, forgets those that are over; returns the wanted."""
-    present = files.versions
-    config = files.config if labelled else files.config.model_copy(update={"labels": {}})
-    wanted = {(v, present[v].fingerprint) for v in wanted_versions(config, present)}
-    entry.versions = [
-        v
-        for v in entry.versions
-        if v.state is not State.END or ((v.failed or v.evicted) and v.key in wanted and not retry)
-    ]
-    known = {v.key for v in entry.versions if v.state is not State.UNLOADING}
-    entry.versions += [_Version(*new) for new in sorted(wanted - known)]
-    return wanted
-
-
-def _snapshots(entry: _Entry, wanted: set[_Key]) -> list[Snapshot]:
-    return [Snapshot(*v.key, v.state, v.key in wanted) for v in entry.versions]

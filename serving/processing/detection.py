@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from crossfade.ensemble.boxes import surest
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import Tensor, Tensors, TensorSpec
 from crossfade.serving.config.processing_config import Postprocess, Role
 from crossfade.serving.processing.answer import Outputs
-from crossfade.serving.processing.boxes import non_maximum_suppression, to_yxyx
+from crossfade.serving.processing.boxes import to_yxyx
 from crossfade.serving.processing.framing import Frame
 from crossfade.serving.processing.scores import activate, label_texts
 
@@ -131,5 +132,5 @@ class Detection:
             best = np.arange(min(len(scores), self._most))
         else:
             among = None if config.class_agnostic else classes
-            best = non_maximum_suppression(boxes, scores, among, config.iou_threshold, self._most)
+            best = surest(boxes, scores, among, config.iou_threshold, self._most)
         return _Found(boxes[best], scores[best], classes[best].astype(np.float32))

@@ -11,9 +11,9 @@ from crossfade.runtimes.core.errors import InvalidArgument, NotFound, Unimplemen
 from crossfade.runtimes.core.model import ModelRef, Signature, TensorSpec
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
-from crossfade.serving.lifecycle.manager import IndexEntry
 from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.versions import IndexEntry
 from crossfade.serving.metrics.statistics import Statistics
 from crossfade.serving.repository import triton_sequences
 from crossfade.serving.repository.triton_dtypes import WIRE_DTYPES

@@ -9,7 +9,7 @@ from crossfade.runtimes.core.model import ModelRef, TensorSpec
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.tensorflow_serving import model_spec
 from crossfade.serving.frontends.tensorflow_serving.tensor_codec import BY_DTYPE
-from crossfade.serving.lifecycle.manager import IndexEntry
+from crossfade.serving.lifecycle.versions import IndexEntry
 from crossfade.serving.wire import tf_error, tf_framework
 from crossfade.serving.wire import tf_serving as wire
 

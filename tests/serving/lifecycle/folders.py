@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 
 from crossfade.runtimes.core.model import InferRequest, InferResponse, Model, ModelRef
-from crossfade.serving.lifecycle.manager import IndexEntry, Manager, Mode
+from crossfade.serving.lifecycle.manager import Manager, Mode
+from crossfade.serving.lifecycle.versions import IndexEntry
 from crossfade.serving.repository.layout import ModelFiles, VersionFiles
 from crossfade.serving.repository.source import LocalSource
 
