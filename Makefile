@@ -7,8 +7,12 @@ TEST := .venv-test
 CLIENTS := .venv-clients
 GPU := .venv-gpu
 
+# Tests of models and of HTTP: which host gRPC has makes no difference to them.
+NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_models hostile_vertex \
+    import isolat openapi processing python_models remote slim table tabular tensorrt vertex
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test test-gpu check format proto bench-serving bench-protocols \
+.PHONY: help demo demo-once test test-gpu test-large check format proto bench-serving bench-protocols \
     bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
     soak native-deps native-check triton wheel clean
 
@@ -24,7 +28,11 @@ demo-once: $(DEMO)/.ready  ## the same, and end by itself
 test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those of gRPC on either host
 	@$(TEST)/bin/python -m pytest
 	@! $(TEST)/bin/python -c 'import crossfade_native' 2>/dev/null || \
-	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio -m 'not slow'
+	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio -m 'not slow and not large' \
+	    $(patsubst %,--ignore-glob='*/test_%*',$(NOT_OF_GRPC))
+
+test-large: $(TEST)/.ready $(TEST)/.native  ## run the tests that take minutes
+	@$(TEST)/bin/python -m pytest -m large
 
 test-gpu: $(GPU)/.ready  ## run the tests that need an NVIDIA GPU
 	@$(GPU)/bin/python -m pytest -m gpu tests/runtimes tests/e2e/test_gpu.py

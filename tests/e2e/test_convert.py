@@ -333,7 +333,9 @@ def test_operations_that_cannot_be_converted_are_named_first(curved: Path, tmp_p
     assert "converting to ONNX" not in done.stderr
 
 
-@pytest.fixture(scope="module", params=["mobilenet", "efficientnet"])
+@pytest.fixture(
+    scope="module", params=["mobilenet", pytest.param("efficientnet", marks=pytest.mark.large)]
+)
 def container(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
