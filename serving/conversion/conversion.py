@@ -12,6 +12,7 @@ from crossfade.runtimes.core.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
+    LoadFailed,
 )
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
 from crossfade.serving.conversion import child, job, onnx_to_tensorrt, report, staging
@@ -132,9 +133,21 @@ def convert(
             agreement=limits.agreement,
             max_rows=min(limits.max_rows, source.model.config.max_batch_size or limits.max_rows),
         )
-        made = job.made(child.run(task, limits.timeout_s, say))
-        task = dataclasses.replace(task, step="prove", made=made)
-        found = child.run(task, limits.timeout_s, say)
+        task, found = _attempt(task, limits, say)
+        if wanted.quantised and not found["accepted"] and "first_choices" in found:
+            say("8 bits lose too much: once more, with 16 bits between the layers")
+            finer = dataclasses.replace(task, activation_bits=16)
+            try:
+                finer, again = _attempt(finer, limits, say)
+            except (InvalidArgument, LoadFailed) as error:
+                found["notes"] = [*found.get("notes", ()), f"nor with 16 bits: {error.message}"]
+            else:
+                again["notes"] = [
+                    *again.get("notes", ()),
+                    "weights have 8 bits, what flows between the layers 16: with 8, "
+                    + "; ".join(found["reasons"][:2]),
+                ]
+                task, found = finer, again
         names = found.pop("class_names", None) or task.class_names
         document = _document(source, task, found, limits)
         if not document["accepted"]:
@@ -144,6 +157,13 @@ def convert(
         if names:
             (version / LABEL_FILES[0]).write_text("".join(f"{name}\n" for name in names), "utf-8")
         return Outcome(document, _publish(stage, version, destination))
+
+
+def _attempt(task: Job, limits: Limits, say: Say) -> tuple[Job, dict[str, Any]]:
+    """Converts and proves, each in a child."""
+    made = job.made(child.run(dataclasses.replace(task, step="convert"), limits.timeout_s, say))
+    task = dataclasses.replace(task, step="prove", made=made)
+    return task, child.run(task, limits.timeout_s, say)
 
 
 def class_names(source: Source) -> Sequence[str]:
@@ -258,6 +278,7 @@ def _document(
             "file": target.file,
             "size_bytes": _size(result),
             "calibration": task.made.calibration,
+            "activation_bits": task.activation_bits if target.quantised else None,
         },
         "versions": dict(task.made.versions),
         "thresholds": {

@@ -51,6 +51,7 @@ class Job:
         tolerance: largest difference that a conversion without quantisation may make.
         agreement: least share of equal first choices that a quantised one must reach.
         max_rows: rows of the largest batch that is tried.
+        activation_bits: 8 or 16, of what flows between a quantised model's layers.
     """
 
     step: Literal["convert", "prove"]
@@ -70,6 +71,7 @@ class Job:
     tolerance: float = 1e-4
     agreement: float = 0.99
     max_rows: int = 8
+    activation_bits: int = 8
     made: Made = dataclasses.field(default_factory=Made)
 
     @property

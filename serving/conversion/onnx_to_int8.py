@@ -56,10 +56,10 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
         )
         say("quantising")
         try:
-            _quantise(quantization, prepared, result, rows, per_channel=True)
+            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=True)
         except ValueError:  # ONNX Runtime 1.32 stumbles over the biases of some small models
             say("quantising with one scale a tensor")
-            _quantise(quantization, prepared, result, rows, per_channel=False)
+            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=False)
     except OSError:
         raise
     except Exception as error:
@@ -69,14 +69,16 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
 
 
 def _quantise(
-    quantization: Any, source: Path, result: Path, rows: Rows, *, per_channel: bool
+    quantization: Any, source: Path, result: Path, rows: Rows, bits: int, *, per_channel: bool
 ) -> None:
+    types = quantization.QuantType
     quantization.quantize_static(
         str(source),
         str(result),
         _Reader(rows),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=per_channel,
+        activation_type=types.QUInt16 if bits == 16 else types.QInt8,
         calibrate_method=quantization.CalibrationMethod.MinMax,
     )
 

@@ -48,7 +48,12 @@ def convert(job: Job, say: Say) -> Made:
 
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        sets = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [
+            sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            if job.activation_bits == 16
+            else sets.TFLITE_BUILTINS_INT8
+        ]
     say(f"converting to {job.target} with TensorFlow's converter")
     try:
         content = converter.convert()
