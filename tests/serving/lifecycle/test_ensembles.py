@@ -72,7 +72,9 @@ def state(manager: Manager, name: str) -> tuple[int | None, str | None, str]:
     return line
 
 
-def test_members_come_first_at_the_start(models: Repository) -> None:
+def test_members_come_first_at_the_start(
+    models: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
     weighted(models, "a_outer", "b_inner", "z")
     weighted(models, "b_inner", "x", "y")
     for name in "xyz":
@@ -80,6 +82,7 @@ def test_members_come_first_at_the_start(models: Repository) -> None:
     with running(models.manager(Mode.NONE)) as manager:
         assert state(manager, "a_outer") == (1, "AVAILABLE", "")
         assert ask(manager, "a_outer", 1, 0, 0) == [1, 0, 0]
+    assert "load failed" not in caplog.text, "nothing is tried before its turn"
 
 
 def test_loading_an_ensemble_loads_its_members(models: Repository) -> None:
