@@ -209,11 +209,23 @@ class Manager:
             reasons = "; ".join(failures)[:_MAX_REASONS]
             raise LoadFailed(f"failed to load '{name}', {reasons}")
 
-    def unload(self, name: str) -> None:
-        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
+    def unload(self, name: str, members: bool = False) -> None:
+        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error.
+
+        Args:
+            name: the model's.
+            members: of an ensemble, those that no other one needs go as well, at any depth.
+        """
         self._check_explicit()
-        if check_name(name) in self._entries:
-            self._sync(name, None)
+        entry = self._entries.get(check_name(name))
+        if entry is None:
+            return
+        wanted = entry.wanted
+        self._sync(name, None)
+        if members and wanted is not None:
+            for member in sorted(dependents.names_of(wanted.files.config)):
+                if not self._dependents.of(member):
+                    self.unload(member, members=True)
 
     def replace(self, sources: Sequence[Source], *, labels_may_wait: bool = False) -> None:
         """Serves what these sources hold instead, or else what it did before.
