@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import threading
@@ -18,14 +19,16 @@ from crossfade.runtimes.core.errors import (
     Unavailable,
     escape,
 )
-from crossfade.runtimes.core.model import ModelRef
+from crossfade.runtimes.core.model import ModelMetadata, ModelRef
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.lifecycle import loader
+from crossfade.serving.lifecycle import dependents, loader
+from crossfade.serving.lifecycle.dependents import Dependents
+from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.loader import Loading
 from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.transitions import Transitions
-from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Key, Version, mark, read
+from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Version, mark, read
 from crossfade.serving.repository.layout import ModelFiles, check_name, unknown_model
 from crossfade.serving.repository.source import Source
 
@@ -75,12 +78,16 @@ class Manager:
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
+        self._entries: dict[str, Entry] = {}
+        self._ensembles = Ensembles(self)
+        self._dependents = Dependents(self._entries, self._ensembles)
+        loading = dataclasses.replace(loading, ensembles=self._ensembles)
         self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)
         self.memory = self._transitions.memory
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
-        self._entries: dict[str, Entry] = {}
         self._entries_lock = threading.Lock()
+        self._untried: set[str] = set()  # at the start: their turn will come
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
         self._started = False
@@ -96,8 +103,13 @@ class Manager:
         with self._turn:
             if self._mode is not Mode.EXPLICIT or "*" in names:
                 names = self._names()
+            found = self._with_members(names)
+            for name, one in found.items():
+                self._entry(name).wanted = one  # so that a cycle is seen as such
+            self._untried = set(found)
             with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                list(pool.map(self._try_sync, names))
+                for wave in dependents.order(found):
+                    list(pool.map(lambda name: self._try_sync(name, found[name]), wave))
         memory.give_back()  # what loading and measuring took for a while
         self._started = True
         if self._mode is Mode.POLL:
@@ -114,12 +126,15 @@ class Manager:
         if self._poller is not None:
             self._poller.join(_CLOSE_S)
         live = self.served()
+        for entry in list(self._entries.values()):
+            entry.wanted = None  # nothing is taken to what others are now
         for name, entry in list(self._entries.items()):
             if entry.lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
                 entry.lock.release()
                 self._sync(name, None)
         for served in live:
             served.wait_closed(max(0.0, until_s - time.monotonic()))
+        self._ensembles.close()
 
     def lease(self, ref: ModelRef, deadline_s: float | None = None) -> Served:
         """See ``Resolver.lease``; the lease is also the version's record.
@@ -133,6 +148,21 @@ class Manager:
                 self._transitions.revivals.wait_for(ref.name, served, deadline_s)
             elif served.acquire():
                 return served
+
+    def metadata(self, ref: ModelRef) -> ModelMetadata:
+        """Of the version that is meant, also where it would have to be loaded again.
+
+        Raises:
+            NotFound: no such model, version or label.
+            Unavailable: known, but no version can take traffic now.
+        """
+        found = self._find(ref)
+        if isinstance(found, Served):
+            return found.metadata
+        metadata = self._entries[ref.name].routing.evicted.get(found)
+        if metadata is None:  # it has just been loaded again
+            return self.metadata(ref)
+        return metadata
 
     def can_answer(self, ref: ModelRef) -> bool:
         """Whether a request would be answered, if need be after its version is loaded again.
@@ -155,6 +185,8 @@ class Manager:
     def load(self, name: str, override: ModelConfig | None = None) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
 
+        Members of an ensemble that are not loaded are loaded first.
+
         Args:
             name: the model's.
             override: counts instead of the repository's configuration until the next load.
@@ -165,16 +197,36 @@ class Manager:
             LoadFailed: no version could be loaded, with the reasons.
         """
         self._check_explicit()
-        failures = self._sync(name, self._read(check_name(name), override), retry=True)
+        found = self._read(check_name(name), override)
+        self._entry(name).wanted = found
+        others = self._with_members(sorted(dependents.names_of(found.files.config)))
+        for wave in dependents.order({n: one for n, one in others.items() if n != name}):
+            for other in wave:
+                routing = self._entry(other).routing
+                if not (routing.by_version or routing.evicted):
+                    self._try_sync(other, others[other])
+        failures = self._sync(name, found, retry=True)
         if failures:
             reasons = "; ".join(failures)[:_MAX_REASONS]
             raise LoadFailed(f"failed to load '{name}', {reasons}")
 
-    def unload(self, name: str) -> None:
-        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
+    def unload(self, name: str, members: bool = False) -> None:
+        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error.
+
+        Args:
+            name: the model's.
+            members: of an ensemble, those that no other one needs go as well, at any depth.
+        """
         self._check_explicit()
-        if check_name(name) in self._entries:
-            self._sync(name, None)
+        entry = self._entries.get(check_name(name))
+        if entry is None:
+            return
+        wanted = entry.wanted
+        self._sync(name, None)
+        if members and wanted is not None:
+            for member in sorted(dependents.names_of(wanted.files.config)):
+                if not self._dependents.of(member):
+                    self.unload(member, members=True)
 
     def replace(self, sources: Sequence[Source], *, labels_may_wait: bool = False) -> None:
         """Serves what these sources hold instead, or else what it did before.
@@ -195,8 +247,10 @@ class Manager:
             known = set(self._entries)
             before = {name: self._versions(name) for name in found}
             try:
+                failures: list[str] = []
                 with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                    failures = list(pool.map(lambda one: self._add(*one), found.items()))
+                    for wave in dependents.order(found):
+                        failures += pool.map(lambda name: self._add(name, found[name]), wave)
                 if reasons := [reason for reason in failures if reason]:
                     raise LoadFailed("; ".join(reasons))
                 for name, one in found.items():
@@ -226,7 +280,7 @@ class Manager:
         """The states of a model's versions, without a look at the repository; unknown: none."""
         entry = self._entries.get(name)
         versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
-        again = {v.version for v in versions if v.state is not State.END}
+        again = {v.version for v in versions if v.state is not State.END or v.failed}
         return [
             IndexEntry(name, v.version, v.state, v.reason, v.failed)
             for v in versions  # but those unloaded and there again
@@ -277,19 +331,55 @@ class Manager:
                 with self._turn:
                     present = self._names()
                     for name in present:
-                        self._try_sync(name)
+                        self._try_sync(name, self._try_read(name))
                     for name in set(self._entries) - set(present):
                         self._sync(name, None)
             except Exception:  # an unreachable bucket, say: what is served stays
                 _log.exception("the model repository cannot be read; it is tried again")
 
-    def _try_sync(self, name: str) -> None:
+    def _try_read(self, name: str) -> Found | None:
+        """What a model's files ask for; ``None``, and a note of why, where they cannot be read."""
         try:
-            self._sync(name, self._read(name))
+            return self._read(name)
         except CrossfadeError as error:
             self._entry(name).note(error.message)
         except Exception:  # its files cannot be read; the other models' can
             _log.exception("model not served", extra={"model": name})
+        return None
+
+    def _try_sync(self, name: str, found: Found | None) -> None:
+        if found is None:
+            return  # what is served stays
+        try:
+            self._sync(name, found)
+        except CrossfadeError as error:
+            self._entry(name).note(error.message)
+        except Exception:
+            _log.exception("model not served", extra={"model": name})
+
+    def _with_members(self, names: Sequence[str]) -> dict[str, Found]:
+        """What the files of these models ask for, and of all that are, at any depth, members."""
+        found: dict[str, Found] = {}
+        left = list(names)
+        while left:
+            name = left.pop(0)
+            if name not in found and (one := self._try_read(name)) is not None:
+                found[name] = one
+                left += sorted(dependents.names_of(one.files.config))
+        return found
+
+    def _drop_stale(self, entry: Entry) -> None:
+        """Unloads what was built for other members, though nothing may have come in its place."""
+        live = [v for v in entry.versions if v.state is State.AVAILABLE and v.found is not None]
+        kept = {v.key for v in live if self._dependents.is_current(v)}
+        if len(kept) < len(live):
+            self._transitions.step(entry, kept, None)
+
+    def _follow(self, name: str) -> None:
+        """Takes the ensembles that a model is a member of to what it is now."""
+        for other, found in self._dependents.of(name):
+            if other not in self._untried:
+                self._try_sync(other, found)
 
     def _entry(self, name: str) -> Entry:
         with self._entries_lock:
@@ -306,6 +396,7 @@ class Manager:
         with entry.lock:
             if found.files.error is not None:
                 return f"model {name}: {found.files.error}"
+            found = self._dependents.bound(name, found)
             tried = {v.key for v in entry.versions if v.failed}
             wanted = mark(entry, found.files, False, labelled=False)
             if not wanted:
@@ -340,16 +431,32 @@ class Manager:
     def _sync(self, name: str, found: Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
         entry = self._entry(name)
+        self._untried.discard(name)
         with entry.lock:
-            if found is None:
-                wanted: set[Key] = set()
-            elif found.files.error is not None:
-                entry.note(found.files.error)
-                return [entry.error]  # what is served stays
-            else:
-                entry.labels = found.files.config.labels
-                wanted = mark(entry, found.files, retry)
-                entry.note("" if wanted else "there is no version to serve")
-            self._transitions.step(entry, wanted, found)
-            failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
-            return failures or ([entry.error] if entry.error else [])
+            before = entry.routing
+            entry.wanted = found
+            failures = self._step(entry, found, retry)
+            self._drop_stale(entry)
+            now = entry.routing
+        if (before.by_version, before.labels) != (now.by_version, now.labels):
+            self._follow(name)
+        return failures
+
+    def _step(self, entry: Entry, found: Found | None, retry: bool) -> list[str]:
+        if found is None:
+            self._transitions.step(entry, set(), None)
+            return []
+        if found.files.error is not None:
+            entry.note(found.files.error)
+            return [entry.error]  # what is served stays
+        try:
+            found = self._dependents.bound(entry.name, found)
+        except LoadFailed as error:
+            entry.note(error.message)
+            return [entry.error]
+        entry.labels = found.files.config.labels
+        wanted = mark(entry, found.files, retry)
+        entry.note("" if wanted else "there is no version to serve")
+        self._transitions.step(entry, wanted, found)
+        failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
+        return failures or ([entry.error] if entry.error else [])

@@ -1,0 +1,218 @@
+"""Ensembles as models of the repository: built of their configuration, their members leased."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from crossfade.ensemble.combine import Rule
+from crossfade.ensemble.crew import Crew
+from crossfade.ensemble.detectors import Detectors
+from crossfade.ensemble.fallback import Fallback
+from crossfade.ensemble.learned import FILE, Learned
+from crossfade.ensemble.members import Contract, Known, Live, Member, look
+from crossfade.ensemble.model import Around, Ensemble
+from crossfade.ensemble.pipeline import Pipeline
+from crossfade.ensemble.plan import Face, Kind
+from crossfade.ensemble.scores import ScoreKind
+from crossfade.ensemble.turnout import Turnout
+from crossfade.ensemble.weighted import Voice, Weighted
+from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
+from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
+from crossfade.serving.config import ensemble_config as config
+from crossfade.serving.lifecycle import labels
+from crossfade.serving.lifecycle.declared import declared
+from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.warming import warm_up
+from crossfade.serving.metrics.statistics import Measured, Statistics
+from crossfade.serving.repository.layout import ModelFiles, VersionFiles
+
+# Threads that run members beside those that brought the requests, over all ensembles.
+_CREW: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """What a kind may look at beside its section.
+
+    Attributes:
+        name: of the ensemble.
+        folder: of the version's files on the local disk.
+    """
+
+    name: str
+    folder: Path
+
+
+def _weighted(section: config.Weighted, setting: Setting) -> Kind:
+    names = [member.name for member in members_of(section)]
+    timeout_s = _seconds(section.member_timeout_ms)
+    quorum = section.quorum or (len(names) if timeout_s is None else 1)
+    turnout = Turnout(quorum, timeout_s)
+    weights = [1.0 if member.weight is None else member.weight for member in section.members]
+    if (boxes := section.boxes) is not None:
+        fuses = boxes.rule == "fuse"
+        most, least_iou = boxes.max_detections, boxes.iou_threshold
+        return Detectors(tuple(weights), turnout, fuses, least_iou, most)
+    voices = tuple(
+        Voice(
+            ScoreKind(member.scores or section.scores),
+            weight,
+            member.temperature,
+            member.labels or (),
+        )
+        for member, weight in zip(section.members, weights, strict=True)
+    )
+    learned = None
+    with contextlib.suppress(FileNotFoundError):
+        learned = Learned.read((setting.folder / FILE).read_text("utf-8", "replace"), names)
+    return Weighted(voices, turnout, Rule(section.rule), learned)
+
+
+def _fallback(section: config.Fallback, _: Setting) -> Kind:
+    return Fallback(_seconds(section.member_timeout_ms))
+
+
+def _pipeline(section: config.Pipeline, _: Setting) -> Kind:
+    return Pipeline(section.outputs)
+
+
+# A kind is one section of the configuration and one line here.
+_KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
+    config.Weighted: _weighted,
+    config.Fallback: _fallback,
+    config.Pipeline: _pipeline,
+}
+
+
+def members_of(section: config.Ensemble) -> list[Member]:
+    """The members that a configuration names."""
+    return [
+        Member(
+            one.name or one.model,
+            ModelRef(one.model, one.version, one.label),
+            one.signature,
+            one.inputs,
+            one.outputs,
+        )
+        for one in section.members
+    ]
+
+
+class _Counted(Measured):
+    """Counts each request that is answered as a run, as Triton does for its ensembles."""
+
+    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+        """See ``Model.infer``."""
+        results = super().infer(requests)
+        for result in results:
+            if isinstance(result, InferResponse):
+                timings = result.timings
+                self.statistics.record_run(timings.batch_rows, timings.infer_ns, "ensemble")
+        return results
+
+
+class Unqueued:
+    """In place of a queue: an ensemble has none, as its members have their own."""
+
+    waiting = 0
+    max_rows = 1
+    max_delay_s = 0.0
+    instances = 1
+    is_quick = False
+
+
+class Ensembles:
+    """Builds ensembles. Thread-safe.
+
+    Args:
+        live: where members are leased.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._crew = Crew(_CREW)
+
+    def load(self, model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+        """Builds one version of an ensemble.
+
+        Raises:
+            FailedPrecondition: its members do not fit together.
+            Unavailable: one that it needs is not there.
+            LoadFailed: a declared warm-up request fails.
+        """
+        section = model.config.ensemble
+        assert section is not None
+        members = members_of(section)
+        kind = _KINDS[type(section)](section, Setting(model.name, folder))
+        statistics = Statistics()
+        statistics.name_members([member.name for member in members])
+        built = Ensemble(
+            model.name,
+            version.version,
+            members,
+            kind,
+            live=self._live,
+            crew=self._crew,
+            seen=lambda face: _declared(face, model),
+            record=statistics.record_member,
+            around=self._sharing(members),
+        )
+        if model.config.warmup:
+            warm_up(built, model.config.warmup, folder)
+        return Served(_Counted(built, statistics), statistics, model.config, Unqueued())
+
+    def mark(self, section: config.Ensemble) -> str:
+        """Changes when a member comes, goes, or becomes another one to the ensemble."""
+        told = [self._told(member.ref) for member in members_of(section)]
+        return hashlib.sha256("\0".join(told).encode()).hexdigest()
+
+    def _told(self, ref: ModelRef) -> str:
+        try:
+            return repr(Contract.of(self._live.metadata(ref)))
+        except CrossfadeError as error:
+            return error.message
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._crew.close()
+
+    def _sharing(self, members: Sequence[Member]) -> Around:
+        """What members share in a call: each picture is decoded once."""
+        looks = [look(member, self._live) for member in members]
+        texts = sum(
+            isinstance(one, Known) and any(s.dtype == "BYTES" for s in one.signature.inputs)
+            for one in looks
+        )
+        if texts < 2:
+            return contextlib.nullcontext
+        from crossfade.serving.processing.decoding import decode_once  # imports Pillow
+
+        return decode_once
+
+
+def _declared(face: Face, model: ModelFiles) -> Face:
+    """An ensemble as its configuration declares it: fewer outputs, rows, other labels.
+
+    Raises:
+        LoadFailed: the configuration and the members contradict each other.
+    """
+    config_ = model.config
+    if any(tensor.reshape is not None for tensor in (*config_.inputs, *config_.outputs)):
+        raise LoadFailed("reshape is for the members of an ensemble: it has no tensors of its own")
+    signature = declared(face.signature, config_)
+    names = {spec.name for spec in signature.outputs}
+    found = {**face.labels, **{n: tuple(one) for n, one in labels.configured(model).items()}}
+    limit = config_.max_batch_size
+    rows = 0
+    if signature.batched:
+        rows = face.max_batch_size if limit is None else min(limit, face.max_batch_size)
+    return Face(signature, {n: one for n, one in found.items() if n in names}, rows)
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
