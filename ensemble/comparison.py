@@ -114,7 +114,7 @@ def _real(array: Tensor) -> bool:
 
 def _are_scores(one: Tensor, other: Tensor) -> bool:
     numbers = "O" not in (one.dtype.kind, other.dtype.kind)
-    return numbers and one.shape == other.shape and one.ndim > 0 and one.size > 0
+    return bool(numbers and one.shape == other.shape and one.ndim and one.size)
 
 
 def _largest_difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
@@ -143,11 +143,11 @@ def _rank_correlation(scored: Sequence[tuple[Tensor, Tensor]]) -> float | None:
 
 def _ranks(rows: Tensor) -> npt.NDArray[np.float64]:
     """Ranks along the last dimension; equal values share the mean of theirs."""
-    found = np.empty(rows.shape)
-    for row, ranks in zip(rows, found, strict=True):
+    found: list[npt.NDArray[np.intp]] = []
+    for row in rows:
         order = np.sort(row)
-        ranks[:] = np.searchsorted(order, row, "left") + np.searchsorted(order, row, "right")
-    return found / 2
+        found.append(np.searchsorted(order, row, "left") + np.searchsorted(order, row, "right"))
+    return np.asarray(found, np.float64) / 2
 
 
 def _compare_boxes(names: Boxes, one: InferResponse, other: InferResponse) -> tuple[float, float]:

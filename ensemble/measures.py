@@ -24,7 +24,7 @@ class Measure:
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...]
-    values: Mapping[tuple[str, ...], float | Histogram]
+    values: Mapping[tuple[str, ...], float] | Mapping[tuple[str, ...], Histogram]
 
 
 class Measuring(Protocol):

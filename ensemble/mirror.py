@@ -116,9 +116,10 @@ class Mirror:
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
+        self._running = 0
         self._kept: deque[Kept] = deque(maxlen=self._limits.kept)
         self._pairs, self._dropped = Tally(), Tally()
-        self._seen = {
+        self._seen: dict[str, dict[tuple[str, ...], Histogram]] = {
             kind: {(name,): Histogram(bounds) for name in names} for kind, bounds in _BOUNDS.items()
         }
         self._threads = [
@@ -196,8 +197,6 @@ class Mirror:
         until_s = time.monotonic() + _CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
-
-    _running = 0
 
     def _is_full(self, size: int) -> bool:
         limits = self._limits

@@ -80,7 +80,7 @@ class Routed:
         self._key = key
         self.mirror = mirror
         self._observers = observers
-        self._rng = rng or random.Random()  # noqa: S311
+        self._rng = rng or random.Random()
         self._says = [{MEMBER: name} for name in names]
         self._tally = Tally()
         self._route = self._made(shares)
