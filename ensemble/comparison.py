@@ -109,7 +109,7 @@ class Comparer:
 
 
 def _real(array: Tensor) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def _are_scores(one: Tensor, other: Tensor) -> bool:

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from crossfade.ensemble.asking import ask
+from crossfade.ensemble.asking import Ask, timed
 from crossfade.ensemble.comparison import Comparer, Comparison
 from crossfade.ensemble.measures import Histogram, Measure, Tally
 from crossfade.ensemble.observing import Observer, Outcome, Pair, tell_pair
 from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.runtimes.core.model import InferRequest, Model, Tensor
+from crossfade.runtimes.core.model import InferRequest, Tensor
 
 _log = logging.getLogger(__name__)
 # The last level there is: where a model's queue has priorities, its own requests go first.
@@ -82,6 +82,7 @@ class _Copy:
     request: InferRequest
     answered: Outcome
     member: int
+    ask: Ask
     size: int
 
 
@@ -92,8 +93,7 @@ class Mirror:
     make it wait.
 
     Args:
-        members: all of them, in order; a copy for the member at a place is run there.
-        names: of the members.
+        names: of all members, in order.
         comparer: compares the two answers.
         observers: are told of each pair.
         limits: how much is mirrored at most.
@@ -101,13 +101,11 @@ class Mirror:
 
     def __init__(
         self,
-        members: Sequence[Model],
         names: Sequence[str],
         comparer: Comparer,
         observers: Sequence[Observer] = (),
         limits: Limits | None = None,
     ) -> None:
-        self._members = members
         self._names = names
         self._comparer = comparer
         self._observers = observers
@@ -129,8 +127,13 @@ class Mirror:
         for thread in self._threads:
             thread.start()
 
-    def offer(self, request: InferRequest, answered: Outcome) -> bool:
+    def offer(self, request: InferRequest, answered: Outcome, ask: Ask) -> bool:
         """Has the other members run a copy of a request that one has answered.
+
+        Args:
+            request: as it was answered.
+            answered: by whom and how.
+            ask: the members, from another thread and later.
 
         Returns:
             Whether any of them will; they do not where the queue is full.
@@ -138,7 +141,7 @@ class Mirror:
         taken = False
         copied: InferRequest | None = None
         size = sum(array.nbytes for array in request.inputs.values())
-        for member in range(len(self._members)):
+        for member in range(len(self._names)):
             if member == answered.member:
                 continue
             if self._is_full(size):
@@ -149,7 +152,7 @@ class Mirror:
             with self._changed:
                 if self._closed:
                     return taken
-                self._waiting.append(_Copy(copied, answered, member, size))
+                self._waiting.append(_Copy(copied, answered, member, ask, size))
                 self._bytes += size
                 self._changed.notify()
             taken = True
@@ -229,7 +232,7 @@ class Mirror:
     def _run(self, copy: _Copy) -> None:
         deadline_s = time.monotonic() + self._limits.timeout_s
         request = dataclasses.replace(copy.request, deadline_s=deadline_s)
-        (mirrored,) = ask(self._members[copy.member], copy.member, (request,))
+        (mirrored,) = timed(copy.ask, copy.member, (request,))
         first, second = sorted((copy.answered, mirrored), key=lambda outcome: outcome.member)
         comparison = self._comparer(first.result, second.result)
         pair = Pair(copy.request, first, second, copy.answered.member, comparison)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from crossfade.ensemble.asking import ask
+from crossfade.ensemble.asking import Ask, asking, timed
 from crossfade.ensemble.keys import Key
 from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.mirror import Mirror
@@ -23,7 +24,7 @@ from crossfade.runtimes.core.model import (
 )
 
 # The parameter of an answer that says which member gave it.
-MEMBER = "crossfade_member"
+MEMBER: Final = "ensemble_member"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,13 +49,12 @@ class _Route:
     ratio: SampleRatio
 
 
-class Routed:
-    """A Model that gives each request to one of several members. Thread-safe.
+class Router:
+    """Gives each request to one of several members. Thread-safe.
 
     Args:
-        metadata: of the ensemble.
-        members: fit the ensemble's signatures; the first one is the primary.
-        names: of the members.
+        name: of the ensemble; salts the choice.
+        names: of the members; the first one is the primary.
         shares: at first; see ``route``.
         key: by which the choice is sticky; without one each request is a draw of its own.
         mirror: runs the copies; ``None`` makes none.
@@ -64,8 +64,7 @@ class Routed:
 
     def __init__(
         self,
-        metadata: ModelMetadata,
-        members: Sequence[Model],
+        name: str,
         names: Sequence[str],
         shares: Shares,
         *,
@@ -74,14 +73,12 @@ class Routed:
         observers: Sequence[Observer] = (),
         rng: random.Random | None = None,
     ) -> None:
-        self.metadata = metadata
-        self._members = members
+        self._name = name
         self._names = names
         self._key = key
         self.mirror = mirror
         self._observers = observers
         self._rng = rng or random.Random()
-        self._says = [{MEMBER: name} for name in names]
         self._tally = Tally()
         self._route = self._made(shares)
 
@@ -103,8 +100,8 @@ class Routed:
         """
         self._route = self._made(shares)
 
-    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
-        """See ``Model.infer``; requests for one member travel together."""
+    def infer(self, requests: Sequence[InferRequest], ask: Ask) -> list[Outcome]:
+        """Answers each request, in order; those for one member travel together."""
         route = self._route
         groups: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
@@ -112,21 +109,18 @@ class Routed:
             member = route.split.choose(key, self._rng)
             route.ratio.add(member, key)
             groups.setdefault(member, []).append(index)
-        results: dict[int, InferResult] = {}
+        found: dict[int, Outcome] = {}
         for member, places in groups.items():
             asked = [requests[place] for place in places]
-            outcomes = ask(self._members[member], member, asked)
-            self._follow(route, asked, outcomes)
-            for place, outcome in zip(places, outcomes, strict=True):
-                results[place] = self._answer(outcome)
-        return [results[index] for index in range(len(requests))]
+            outcomes = timed(ask, member, asked)
+            self._follow(route, asked, outcomes, ask)
+            found.update(zip(places, outcomes, strict=True))
+        return [found[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """See ``Model.close``; copies that wait are dropped."""
+        """Drops copies that wait."""
         if self.mirror is not None:
             self.mirror.close()
-        for member in self._members:
-            member.close()
 
     def measures(self) -> Iterable[Measure]:
         """See ``Measuring``."""
@@ -137,22 +131,17 @@ class Routed:
             ("member", "result"),
             self._tally.values(),
         )
-        if len(self._route.split.weights) - self._route.split.weights.count(0) > 1:
-            shares = zip(self._names, self._route.split.weights, strict=True)
-            yield Measure(
+        weights = self._route.split.weights
+        if len(weights) - weights.count(0) > 1:
+            yield self._gauge(
                 "split_share",
-                "gauge",
                 "Share of the requests that a member is to answer",
-                ("member",),
-                {(name,): weight / BASIS_POINTS for name, weight in shares},
+                [weight / BASIS_POINTS for weight in weights],
             )
-            counts = zip(self._names, self._route.ratio.counts(), strict=True)
-            yield Measure(
+            yield self._gauge(
                 "split_keys",
-                "gauge",
                 "Distinct keys, and requests without one, since the shares changed",
-                ("member",),
-                {(name,): float(count) for name, count in counts},
+                self._route.ratio.counts(),
             )
             yield Measure(
                 "split_sample_ratio_p_value",
@@ -164,16 +153,24 @@ class Routed:
         if self.mirror is not None:
             yield from self.mirror.measures()
 
+    def _gauge(self, name: str, help_text: str, values: Sequence[float]) -> Measure:
+        by_member = {(member,): float(v) for member, v in zip(self._names, values, strict=True)}
+        return Measure(name, "gauge", help_text, ("member",), by_member)
+
     def _made(self, shares: Shares) -> _Route:
-        if len(shares.weights) != len(self._members):
+        if len(shares.weights) != len(self._names):
             raise FailedPrecondition("a split has a weight for each member")
         if not 0 <= shares.mirrored <= BASIS_POINTS:
             raise FailedPrecondition(f"mirrored is 0 to {BASIS_POINTS:,} basis points")
-        split = Split(self.metadata.name, shares.weights)
+        split = Split(self._name, shares.weights)
         return _Route(split, shares.mirrored, SampleRatio(shares.weights))
 
     def _follow(
-        self, route: _Route, requests: Sequence[InferRequest], outcomes: Sequence[Outcome]
+        self,
+        route: _Route,
+        requests: Sequence[InferRequest],
+        outcomes: Sequence[Outcome],
+        ask: Ask,
     ) -> None:
         """Counts, has copies made, and tells the observers of what was not copied."""
         alone: list[int] = []
@@ -183,12 +180,46 @@ class Routed:
                 self.mirror is not None
                 and route.mirrored > 0
                 and self._rng.random() * BASIS_POINTS < route.mirrored
-                and self.mirror.offer(requests[place], outcome)
+                and self.mirror.offer(requests[place], outcome, ask)
             )
             if not is_copied:
                 alone.append(place)
         if alone and self._observers:
             tell_alone(self._observers, [requests[p] for p in alone], [outcomes[p] for p in alone])
+
+
+class Routed:
+    """A Model that gives each request to one of several Models. Thread-safe.
+
+    Args:
+        metadata: of the whole; all members fit its signatures.
+        members: in the router's order.
+        router: chooses.
+        names: of the members.
+    """
+
+    def __init__(
+        self,
+        metadata: ModelMetadata,
+        members: Sequence[Model],
+        router: Router,
+        names: Sequence[str],
+    ) -> None:
+        self.metadata = metadata
+        self.router = router
+        self._members = members
+        self._ask = asking(members)
+        self._says = [{MEMBER: name} for name in names]
+
+    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+        """See ``Model.infer``."""
+        return [self._answer(outcome) for outcome in self.router.infer(requests, self._ask)]
+
+    def close(self) -> None:
+        """See ``Model.close``; copies that wait are dropped."""
+        self.router.close()
+        for member in self._members:
+            member.close()
 
     def _answer(self, outcome: Outcome) -> InferResult:
         result = outcome.result
