@@ -118,13 +118,13 @@ def _are_scores(one: Tensor, other: Tensor) -> bool:
 
 
 def _largest_difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    found = [
-        np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))
-        for a, b in pairs
-        if _real(a) and _real(b) and a.shape == b.shape and a.size
-    ]
-    largest = float(max(found)) if found else np.nan
-    return largest if np.isfinite(largest) else None
+    """``None`` where there are no real numbers to compare, or one is not finite."""
+    found: list[float] = []
+    for a, b in pairs:
+        if _real(a) and _real(b) and a.shape == b.shape and a.size:
+            with np.errstate(invalid="ignore"):
+                found.append(float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))))
+    return max(found) if found and np.all(np.isfinite(found)) else None
 
 
 def _rank_correlation(scored: Sequence[tuple[Tensor, Tensor]]) -> float | None:

@@ -18,7 +18,7 @@ from crossfade.ensemble.asking import Ask, timed
 from crossfade.ensemble.comparison import Comparer, Comparison
 from crossfade.ensemble.measures import Histogram, Measure, Tally
 from crossfade.ensemble.observing import Observer, Outcome, Pair, tell_pair
-from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import InferRequest, Tensor
 
 _log = logging.getLogger(__name__)
@@ -92,9 +92,12 @@ class Mirror:
     A copy that finds the queue full is dropped and counted. Nothing here can fail a request or
     make it wait.
 
+    Attributes:
+        comparer: compares the two answers; may be replaced.
+
     Args:
         names: of all members, in order.
-        comparer: compares the two answers.
+        comparer: see above.
         observers: are told of each pair.
         limits: how much is mirrored at most.
     """
@@ -107,7 +110,7 @@ class Mirror:
         limits: Limits | None = None,
     ) -> None:
         self._names = names
-        self._comparer = comparer
+        self.comparer = comparer
         self._observers = observers
         self._limits = limits or Limits()
         self._waiting: deque[_Copy] = deque()
@@ -232,9 +235,13 @@ class Mirror:
     def _run(self, copy: _Copy) -> None:
         deadline_s = time.monotonic() + self._limits.timeout_s
         request = dataclasses.replace(copy.request, deadline_s=deadline_s)
-        (mirrored,) = timed(copy.ask, copy.member, (request,))
+        try:
+            (mirrored,) = timed(copy.ask, copy.member, (request,))
+        except Exception as error:
+            hidden = Internal.hide(error, _log, "a copy of a request")
+            mirrored = Outcome(copy.member, hidden, 0.0)
         first, second = sorted((copy.answered, mirrored), key=lambda outcome: outcome.member)
-        comparison = self._comparer(first.result, second.result)
+        comparison = self.comparer(first.result, second.result)
         pair = Pair(copy.request, first, second, copy.answered.member, comparison)
         self._keep(pair, copy.answered, mirrored)
         tell_pair(self._observers, pair)

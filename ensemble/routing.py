@@ -100,8 +100,16 @@ class Router:
         """
         self._route = self._made(shares)
 
-    def infer(self, requests: Sequence[InferRequest], ask: Ask) -> list[Outcome]:
-        """Answers each request, in order; those for one member travel together."""
+    def infer(
+        self, requests: Sequence[InferRequest], ask: Ask, ask_later: Ask | None = None
+    ) -> list[Outcome]:
+        """Answers each request, in order; those for one member travel together.
+
+        Args:
+            requests: any number.
+            ask: the members.
+            ask_later: the same for copies, from other threads, where that is different.
+        """
         route = self._route
         groups: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
@@ -113,7 +121,7 @@ class Router:
         for member, places in groups.items():
             asked = [requests[place] for place in places]
             outcomes = timed(ask, member, asked)
-            self._follow(route, asked, outcomes, ask)
+            self._follow(route, asked, outcomes, ask_later or ask)
             found.update(zip(places, outcomes, strict=True))
         return [found[index] for index in range(len(requests))]
 
