@@ -1,4 +1,4 @@
-"""How members are asked: timed, and without an exception."""
+"""How a member is asked: timed, and without an exception."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from crossfade.runtimes.core.model import InferRequest, InferResult, Model
 
 _log = logging.getLogger(__name__)
 # Has the member at a place answer requests, together.
-Ask = Callable[[int, Sequence[InferRequest]], Sequence[InferResult]]
+Ask = Callable[[int, Sequence[InferRequest]], list[Outcome]]
 
 
-def timed(ask: Ask, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
-    """Asks a member and takes the time."""
-    began_ns = time.perf_counter_ns()
-    results = ask(member, requests)
-    latency_ms = (time.perf_counter_ns() - began_ns) * 1e-6
-    return [Outcome(member, result, latency_ms) for result in results]
+def ask(model: Model, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
+    """Asks a Model; raises nothing.
 
+    Args:
+        model: the member.
+        member: its place.
+        requests: go to it together.
+    """
 
-def asking(models: Sequence[Model]) -> Ask:
-    """Asks these models; what they raise becomes the answer."""
-
-    def ask(member: int, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+    def infer() -> Sequence[InferResult]:
         try:
-            return models[member].infer(requests)
+            return model.infer(requests)
         except CrossfadeError as error:
             return [error] * len(requests)
         except Exception as error:
             return [Internal.hide(error, _log, "a member of an ensemble")] * len(requests)
 
-    return ask
+    return timed(infer, member)
+
+
+def timed(infer: Callable[[], Sequence[InferResult]], member: int) -> list[Outcome]:
+    """What the member at a place answers, and the time that it takes."""
+    began_ns = time.perf_counter_ns()
+    results = infer()
+    latency_ms = (time.perf_counter_ns() - began_ns) * 1e-6
+    return [Outcome(member, result, latency_ms) for result in results]

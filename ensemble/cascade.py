@@ -6,12 +6,11 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.ensemble.asking import Ask
 from crossfade.ensemble.combine import MemberScores
 from crossfade.ensemble.deferral import Expected, RateWatch
 from crossfade.ensemble.gate import GateReport, confidence
@@ -21,9 +20,11 @@ from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.plan import ANSWERED_BY, Answer, Result, is_server_side
 from crossfade.ensemble.scores import FLOOR, Floats, log_scores, probabilities
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Internal
-from crossfade.runtimes.core.model import InferRequest, InferResponse, Tensor
+from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, Tensor
 
 _log = logging.getLogger(__name__)
+# Has the stage at a place answer requests, together.
+Ask = Callable[[int, Sequence[InferRequest]], Sequence[InferResult]]
 Rows = npt.NDArray[np.intp]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from crossfade.ensemble.asking import Ask
 from crossfade.ensemble.cascade import Cascade, Deferrals, Gate, Stage
 from crossfade.ensemble.combine import MemberScores
 from crossfade.ensemble.fitting import agree, intersection, joined_inputs, present, rows_at_most
@@ -140,8 +139,7 @@ class _Plan:
 
     def infer(self, requests: Sequence[InferRequest], team: Team) -> Sequence[Result]:
         """See ``Plan``."""
-        ask: Ask = team.ask
-        return self.cascade.infer(requests, ask)
+        return self.cascade.infer(requests, team.ask)
 
 
 def _common(known: Sequence[Known]) -> list[TensorSpec]:

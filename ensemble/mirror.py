@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from crossfade.ensemble.asking import Ask, timed
+from crossfade.ensemble.asking import Ask
 from crossfade.ensemble.comparison import Comparer, Comparison
 from crossfade.ensemble.measures import Histogram, Measure, Tally
 from crossfade.ensemble.observing import Observer, Outcome, Pair, tell_pair
@@ -236,7 +236,7 @@ class Mirror:
         deadline_s = time.monotonic() + self._limits.timeout_s
         request = dataclasses.replace(copy.request, deadline_s=deadline_s)
         try:
-            (mirrored,) = timed(copy.ask, copy.member, (request,))
+            (mirrored,) = copy.ask(copy.member, (request,))
         except Exception as error:
             hidden = Internal.hide(error, _log, "a copy of a request")
             mirrored = Outcome(copy.member, hidden, 0.0)

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from crossfade.ensemble.alike import Alike
+from crossfade.ensemble.asking import timed
 from crossfade.ensemble.comparison import Boxes, Comparer
 from crossfade.ensemble.fitting import absent, present
 from crossfade.ensemble.measures import Measure
 from crossfade.ensemble.members import Known, Look
+from crossfade.ensemble.observing import Outcome
 from crossfade.ensemble.plan import ANSWERED_BY, Answer, Face, Result
 from crossfade.ensemble.routing import Router
 from crossfade.ensemble.team import Stale, Team
@@ -32,8 +34,7 @@ class RoutedKind:
     Args:
         router: chooses who answers.
         all_answer: any member may be chosen, so that all have to be there and fit. Else only the
-            first one has to: another that does not fit any more once the ensemble is loaded is
-            left out, and its copies fail.
+            first one has to: the copies for another that does not are failures.
         tolerance: by how much real numbers may differ and still be the same; see ``Comparer``.
     """
 
@@ -41,7 +42,6 @@ class RoutedKind:
         self._router = router
         self._all_answer = all_answer
         self._tolerance = tolerance
-        self._is_loaded = False
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -61,7 +61,6 @@ class RoutedKind:
             face = alone.face
             others = [self._beside(primary, name, one) for name, one in members[1:]]
             parts = [_Part(alone, 0), *others]
-        self._is_loaded = True
         if self._router.mirror is not None:
             self._router.mirror.comparer = self._comparer(face)
         return _Plan(face, parts, [name for name, _ in members], self._router)
@@ -93,9 +92,7 @@ class RoutedKind:
                 )
             return _Part(pair, 1)
         except CrossfadeError as error:
-            if not self._is_loaded:
-                raise
-            _log.warning("a mirror does not fit", extra={"member": name, "reason": error.message})
+            _log.warning("a mirror cannot run", extra={"member": name, "reason": error.message})
             return error
 
     def _comparer(self, face: Face) -> Comparer:
@@ -111,18 +108,19 @@ class _Part:
     alike: Alike
     place: int
 
-    def asked(self, requests: Sequence[InferRequest]) -> Sequence[InferRequest]:
-        """The requests, for outputs that the member has."""
+    def infer(
+        self, member: int, requests: Sequence[InferRequest], team: Team
+    ) -> Sequence[InferResult]:
+        """What it answers, as the first one would; outputs that it lacks are not asked for."""
         common = tuple(spec.name for spec in self.alike.face.signature.outputs)
-        if all(set(request.outputs) <= set(common) for request in requests):
-            return requests
-        return [
-            dataclasses.replace(r, outputs=tuple(n for n in common if n in r.outputs) or common)
-            for r in requests
-        ]
+        if not all(set(request.outputs) <= set(common) for request in requests):
+            requests = [
+                dataclasses.replace(r, outputs=tuple(n for n in common if n in r.outputs) or common)
+                for r in requests
+            ]
+        return [self._given(result) for result in team.ask(member, requests)]
 
-    def given(self, result: InferResult) -> InferResult:
-        """What it answered, as the first one would have."""
+    def _given(self, result: InferResult) -> InferResult:
         if isinstance(result, CrossfadeError):
             return result
         try:
@@ -155,18 +153,19 @@ class _Plan:
         if self._stale is not None:
             raise self._stale
 
-        def ask(member: int, asked: Sequence[InferRequest]) -> Sequence[InferResult]:
+        def ask(member: int, asked: Sequence[InferRequest]) -> list[Outcome]:
             part = self._parts[member]
             if isinstance(part, CrossfadeError):
-                return [part] * len(asked)
-            return [part.given(result) for result in team.ask(member, part.asked(asked))]
+                return [Outcome(member, part, 0.0)] * len(asked)
+            return timed(lambda: part.infer(member, asked, team), member)
 
-        def ask_later(member: int, asked: Sequence[InferRequest]) -> Sequence[InferResult]:
+        def ask_later(member: int, asked: Sequence[InferRequest]) -> list[Outcome]:
             try:
                 return ask(member, asked)
             except Stale as stale:
                 self._stale = stale
-                return [Unavailable("the member is being replaced")] * len(asked)
+                gone = Unavailable("the member is being replaced")
+                return [Outcome(member, gone, 0.0)] * len(asked)
 
         return [
             self._answer(outcome.member, outcome.result)

@@ -7,11 +7,12 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from crossfade.ensemble.asking import Ask, asking, timed
+from crossfade.ensemble.asking import Ask, ask
 from crossfade.ensemble.keys import Key
 from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.mirror import Mirror
 from crossfade.ensemble.observing import Observer, Outcome, tell_alone
+from crossfade.ensemble.plan import ANSWERED_BY
 from crossfade.ensemble.ratio import SampleRatio
 from crossfade.ensemble.split import BASIS_POINTS, Split
 from crossfade.runtimes.core.errors import FailedPrecondition
@@ -23,8 +24,7 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
 )
 
-# The parameter of an answer that says which member gave it.
-MEMBER: Final = "ensemble_member"
+MEMBER: Final = ANSWERED_BY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Router:
         found: dict[int, Outcome] = {}
         for member, places in groups.items():
             asked = [requests[place] for place in places]
-            outcomes = timed(ask, member, asked)
+            outcomes = ask(member, asked)
             self._follow(route, asked, outcomes, ask_later or ask)
             found.update(zip(places, outcomes, strict=True))
         return [found[index] for index in range(len(requests))]
@@ -201,23 +201,37 @@ class Routed:
 
     Args:
         metadata: of the whole; all members fit its signatures.
-        members: in the router's order.
-        router: chooses.
+        members: the first one is the primary.
         names: of the members.
+        shares, key, mirror, observers, rng: as of ``Router``.
     """
 
     def __init__(
         self,
         metadata: ModelMetadata,
         members: Sequence[Model],
-        router: Router,
         names: Sequence[str],
+        shares: Shares,
+        *,
+        key: Key | None = None,
+        mirror: Mirror | None = None,
+        observers: Sequence[Observer] = (),
+        rng: random.Random | None = None,
     ) -> None:
         self.metadata = metadata
-        self.router = router
+        self.router = Router(
+            *(metadata.name, names, shares),
+            key=key,
+            mirror=mirror,
+            observers=observers,
+            rng=rng,
+        )
         self._members = members
-        self._ask = asking(members)
         self._says = [{MEMBER: name} for name in names]
+
+    def route(self, shares: Shares) -> None:
+        """See ``Router.route``."""
+        self.router.route(shares)
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``."""
@@ -228,6 +242,9 @@ class Routed:
         self.router.close()
         for member in self._members:
             member.close()
+
+    def _ask(self, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
+        return ask(self._members[member], member, requests)
 
     def _answer(self, outcome: Outcome) -> InferResult:
         result = outcome.result
