@@ -123,12 +123,7 @@ class Mirror:
         self._seen: dict[str, dict[tuple[str, ...], Histogram]] = {
             kind: {(name,): Histogram(bounds) for name in names} for kind, bounds in _BOUNDS.items()
         }
-        self._threads = [
-            threading.Thread(target=self._work, name="mirror", daemon=True)
-            for _ in range(self._limits.workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
     def offer(self, request: InferRequest, answered: Outcome, ask: Ask) -> bool:
         """Has the other members run a copy of a request that one has answered.
@@ -155,6 +150,7 @@ class Mirror:
             with self._changed:
                 if self._closed:
                     return taken
+                self._start()
                 self._waiting.append(_Copy(copied, answered, member, ask, size))
                 self._bytes += size
                 self._changed.notify()
@@ -203,6 +199,13 @@ class Mirror:
         until_s = time.monotonic() + _CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
+
+    def _start(self) -> None:
+        """Starts the workers, with the first copy that there is."""
+        while len(self._threads) < self._limits.workers:
+            thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _is_full(self, size: int) -> bool:
         limits = self._limits

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from crossfade.ensemble.crew import Crew
-from crossfade.ensemble.members import Live, Member, look
+from crossfade.ensemble.measures import Measure
+from crossfade.ensemble.members import Known, Live, Member, look
 from crossfade.ensemble.plan import Face, Kind, Plan, Result
 from crossfade.ensemble.team import Record, Stale, Team
 from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
@@ -76,6 +77,7 @@ class Ensemble:
             {DEFAULT_SIGNATURE: self._face.signature},
             self._face.labels,
             self._face.max_batch_size,
+            headers=self._headers(kind),
         )
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
@@ -102,6 +104,19 @@ class Ensemble:
 
     def close(self) -> None:
         """See ``Model.close``; the members stay."""
+        if close := getattr(self._kind, "close", None):
+            close()
+
+    def measures(self) -> Iterable[Measure]:
+        """See ``Measuring``; nothing where the kind counts nothing of its own."""
+        measures: Callable[[], Iterable[Measure]] = getattr(self._kind, "measures", tuple)
+        return measures()
+
+    def _headers(self, kind: Kind) -> frozenset[str]:
+        """What the kind and, since it passes requests on, the members look at."""
+        own: frozenset[str] = getattr(kind, "headers", frozenset())
+        looks = [look(member, self._live) for member in self._members]
+        return own.union(*(one.contract.headers for one in looks if isinstance(one, Known)))
 
     def _infer(self, requests: Sequence[InferRequest]) -> Sequence[Result]:
         plan, team = self._now

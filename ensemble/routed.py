@@ -44,8 +44,8 @@ class RoutedKind:
         self._tolerance = tolerance
 
     @property
-    def headers(self) -> tuple[str, ...]:
-        """Names of the headers that requests have to bring along, in lower case."""
+    def headers(self) -> frozenset[str]:
+        """See ``ModelMetadata``."""
         return self._router.headers
 
     def __call__(self, members: Sequence[tuple[str, Look]]) -> _Plan:

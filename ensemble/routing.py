@@ -83,9 +83,9 @@ class Router:
         self._route = self._made(shares)
 
     @property
-    def headers(self) -> tuple[str, ...]:
-        """Names of the headers that requests have to bring along, in lower case."""
-        return self._key.headers if self._key else ()
+    def headers(self) -> frozenset[str]:
+        """See ``ModelMetadata``."""
+        return self._key.headers if self._key else frozenset()
 
     @property
     def shares(self) -> Shares:

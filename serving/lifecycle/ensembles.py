@@ -22,6 +22,7 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import ModelMetadata, ModelRef
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.lifecycle import routing
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import warm_up
 from crossfade.serving.metrics.statistics import Measured, Statistics
@@ -71,6 +72,9 @@ def _fallback(section: config.Fallback, _: Setting) -> Kind:
 _KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
     config.Weighted: _weighted,
     config.Fallback: _fallback,
+    config.Split: lambda section, setting: routing.split(section, setting.name),
+    config.Shadow: lambda section, setting: routing.shadow(section, setting.name),
+    config.Cascade: lambda section, setting: routing.cascade(section, setting.name, setting.folder),
 }
 
 
@@ -138,7 +142,10 @@ class Ensembles:
             built.metadata = _limited(built.metadata, limit)
         if model.config.warmup:
             warm_up(built, model.config.warmup, folder)
-        return Served(Measured(built, statistics), statistics, model.config, Unqueued())
+        return Served(
+            *(Measured(built, statistics), statistics, model.config, Unqueued()),
+            measures=built.measures,
+        )
 
     def mark(self, section: config.Ensemble) -> str:
         """Changes when a member comes, goes, or becomes another one to the ensemble."""
