@@ -284,7 +284,10 @@ def test_what_ensembles_count_of_their_own() -> None:
         value(
             samples,
             "crossfade_shadow_latency_ratio_bucket",
-            model="b", version="2", member="blue", le=le,
+            model="b",
+            version="2",
+            member="blue",
+            le=le,
         )
         for le in ("-0.5", "1", "+Inf")
     ]
