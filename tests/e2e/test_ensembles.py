@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -299,3 +300,26 @@ def lily_of(client: Any, name: str) -> float:
     found = client.infer(name, [given], outputs=wanted).as_numpy("scores").ravel()
     scores = {one.decode().rpartition(":")[2]: float(one.split(b":")[0]) for one in found}
     return round(scores["lily"], 4)
+
+
+def test_loading_and_unloading_on_request(
+    tmp_path: Path, serve: Callable[..., ServerProcess]
+) -> None:
+    models = Repository(tmp_path / "models")
+    for name in ("one", "two"):
+        classifier(models, name, FLOWERS)
+    models.configure("both", **ensemble("weighted", "one", "two", scores="probabilities"))
+    server = serve("--model-repository", models.root, "--model-control-mode", "explicit")
+    with (
+        triton.InferenceServerClient(server.grpc) as over_grpc,
+        triton_http.InferenceServerClient(server.http) as over_http,
+    ):
+        for client in (over_grpc, over_http):
+            client.load_model("both")
+            assert client.is_model_ready("both")
+            assert client.is_model_ready("two")
+            client.unload_model("both")
+            assert client.is_model_ready("two")
+            client.load_model("both")
+            client.unload_model("both", unload_dependents=True)
+            assert not client.is_model_ready("two")
