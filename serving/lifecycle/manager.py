@@ -202,7 +202,8 @@ class Manager:
         others = self._with_members(sorted(dependents.names_of(found.files.config)))
         for wave in dependents.order({n: one for n, one in others.items() if n != name}):
             for other in wave:
-                if not self.states(other) or not self._entries[other].routing.latest:
+                routing = self._entry(other).routing
+                if not (routing.by_version or routing.evicted):
                     self._try_sync(other, others[other])
         failures = self._sync(name, found, retry=True)
         if failures:

@@ -135,7 +135,7 @@ def test_scores_are_aligned_by_label_over_every_protocol(
         assert np.allclose(json.load(found)["predictions"], [expected], atol=1e-5)
 
 
-def test_clients_see_labels_and_signature(client: Any) -> None:
+def test_clients_see_labels_and_signature(server: ServerProcess, client: Any) -> None:
     metadata = client.get_model_metadata("both", as_json=True)
     assert metadata["platform"] == "ensemble"
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
@@ -147,6 +147,15 @@ def test_clients_see_labels_and_signature(client: Any) -> None:
     wanted = [triton.InferRequestedOutput("scores", class_count=1)]
     (best,) = client.infer("both", [given], outputs=wanted).as_numpy("scores").ravel()
     assert best.decode().endswith(":tulip")
+    with urllib.request.urlopen(f"http://{server.http}/v1/models/both") as found:
+        (status,) = json.load(found)["model_version_status"]
+    assert (status["version"], status["state"]) == ("1", "AVAILABLE")
+    with urllib.request.urlopen(f"http://{server.http}/v1/models/both/metadata") as found:
+        assert '"scores"' in found.read().decode()
+    body = json.dumps({"signature_name": "serving_default", "instances": [[0.1, 0.8, 0.1]]})
+    address = f"http://{server.http}/v1/models/both/versions/1:predict"
+    with urllib.request.urlopen(address, body.encode()) as found:
+        assert len(json.load(found)["predictions"][0]) == 3
 
 
 PROGRAM = """
