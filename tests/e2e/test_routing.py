@@ -235,13 +235,21 @@ def _first(response: Any) -> int:
     return int(np.frombuffer(response.outputs["who"].tensor_content, np.int64)[0])
 
 
-def test_a_parameter_and_an_input_are_keys_too(client: triton.InferenceServerClient) -> None:
+def test_a_parameter_and_an_input_are_keys_too(
+    server: ServerProcess, client: triton.InferenceServerClient
+) -> None:
     by_parameter = [
         client.infer("by_parameter", ones(), parameters={"user": user}) for user in USERS
     ]
+    with triton_http.InferenceServerClient(server.http) as http:
+        over_http = [
+            http.infer("by_parameter", ones(triton_http), parameters={"user": user})
+            for user in USERS
+        ]
     by_input = [client.infer("by_input", ones(first=float(n))) for n in range(60)]
 
     assert [who(answer) for answer in by_parameter] == chosen("by_parameter")
+    assert [who(answer) for answer in over_http] == chosen("by_parameter")
     assert [who(answer) for answer in by_input] == chosen(
         "by_input", [str(float(n)) for n in range(60)]
     )
