@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from crossfade.ensemble.gate import Measure as Confidence
 from crossfade.ensemble.labels import LabelAlignment
 from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.plan import ANSWERED_BY, Answer, Result, is_server_side
-from crossfade.ensemble.scores import FLOOR, Floats, log_scores, probabilities
+from crossfade.ensemble.scores import Floats, calibrated
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Internal
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, Tensor
 
@@ -274,10 +273,10 @@ class Cascade:
 
     def _probabilities(self, place: int, output: Tensor) -> Floats:
         scores = self._scores[place]
-        logs = log_scores(
+        own = calibrated(
             output, scores.kind, quantization=scores.quantization, temperature=scores.temperature
         )
-        return probabilities(self._alignment.spread(place, logs, math.log(FLOOR)), exclusive=True)
+        return np.asarray(self._alignment.spread(place, own, 0.0))
 
     def _unsure(self, place: int, scores: Floats) -> npt.NDArray[np.bool_]:
         """Which rows go on [rows]."""
