@@ -152,6 +152,25 @@ def probabilities(logs: Tensor, *, exclusive: bool) -> Floats:
     return np.asarray(softmax(logs) if exclusive else sigmoid(logs), np.float32)
 
 
+def calibrated(
+    scores: Tensor,
+    kind: ScoreKind,
+    *,
+    quantization: Quantization | None = None,
+    temperature: float = 1.0,
+) -> Floats:
+    """Calibrated probabilities, float32; what already is that is only checked.
+
+    Args and errors: as of ``log_scores``.
+    """
+    if kind.probabilities and quantization is None and temperature == 1 and scores.ndim:
+        real = dequantize(scores, None)
+        _check_probabilities(real, kind, 0.0)
+        return real.astype(np.float32, copy=False)
+    logs = log_scores(scores, kind, quantization=quantization, temperature=temperature)
+    return probabilities(logs, exclusive=kind.exclusive)
+
+
 def _check_probabilities(real: Tensor, kind: ScoreKind, step: float) -> None:
     slack = max(1e-3, step)
     if not bool(np.all((real >= -slack) & (real <= 1 + slack))):  # False for NaN, too

@@ -12,6 +12,7 @@ from crossfade.ensemble.scores import (
     FLOOR,
     Quantization,
     ScoreKind,
+    calibrated,
     dequantize,
     log_scores,
     log_softmax,
@@ -139,3 +140,26 @@ def test_what_was_not_declared_is_refused(scores: np.ndarray, kind: ScoreKind) -
 def test_a_quantization_of_floats_is_refused() -> None:
     with pytest.raises(Internal, match="no integers"):
         dequantize(np.ones(2, np.float32), Quantization(0.5))
+
+
+@pytest.mark.parametrize("kind", [ScoreKind.PROBABILITIES, ScoreKind.LABEL_PROBABILITIES])
+def test_calibrated_probabilities_stay_what_they_are(kind: ScoreKind) -> None:
+    scores = np.float32([[0.2, 0.3, 0.5], [1, 0, 0]])
+
+    assert calibrated(scores, kind) is scores
+    one_way_and_back = calibrated(scores, kind, temperature=1 + 1e-9)
+    np.testing.assert_allclose(one_way_and_back, scores, atol=1e-6)
+    with pytest.raises(Internal):
+        calibrated(scores + 1, kind)
+
+
+def test_a_temperature_and_a_scale_are_used_where_they_are_given() -> None:
+    logits = np.float32([[1, 2, 4]])
+
+    np.testing.assert_allclose(
+        calibrated(logits, ScoreKind.LOGITS, temperature=2), softmax(logits / 2), rtol=1e-6
+    )
+    stored = calibrated(
+        np.uint8([[64, 192]]), ScoreKind.PROBABILITIES, quantization=Quantization(1 / 256)
+    )
+    np.testing.assert_allclose(stored, [[0.25, 0.75]], rtol=1e-5)
