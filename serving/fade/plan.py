@@ -130,10 +130,16 @@ class Plan(_Section):
     Attributes:
         alpha: the chance of rolling back, anywhere in the fade, a candidate that is not worse
             than the tolerances; likewise of going on, at any step, with one beyond a margin.
+        label: of the model, to mean the primary until the promotion and the candidate from then
+            on; it need not be in ``model.yaml``.
+        sticky_by: parameter of a request whose value keeps it at one member; without one, each
+            request is split by itself.
         version: of this format.
     """
 
     version: Literal[1] = 1
+    label: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
+    sticky_by: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
     alpha: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.05
     steps: tuple[Step, ...] = pydantic.Field(default_factory=_usual_steps)
     guardrails: Guardrails = Guardrails()

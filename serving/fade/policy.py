@@ -1,12 +1,12 @@
 """What happens next in a fade. Pure: a plan, a position, evidence and the time give one decision.
 
-    RUNNING --advance--> RUNNING (next step) … --advance--> PROMOTED
+    RUNNING --advance--> RUNNING (next step) … --advance--> PROMOTED --retire--> RETIRED
        |  <--resume-- PAUSED                                    |
        |  ---pause-->    |                                      |
        +--roll_back------+------------ roll_back ---------------+--> ROLLED_BACK
        +--promote--------+--> PROMOTED
 
-``decide`` advances and rolls back; the other actions, and going back after a promotion, are an
+``decide`` advances and rolls back; the other actions, and what comes after a promotion, are an
 operator's.
 """
 
@@ -22,17 +22,26 @@ from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Difference, Plan, Step
 
-Action = Literal["start", "stay", "advance", "roll_back", "pause", "resume", "promote"]
+Action = Literal["start", "stay", "advance", "roll_back", "pause", "resume", "promote", "retire"]
 Verdict = Literal["good", "open", "harmful"]
 
 
 class Status(enum.Enum):
-    """Where a fade is in its life; the last two are its ends."""
+    """Where a fade is in its life; the last two are its ends.
+
+    PROMOTED: the candidate answers, the primary where that fails. RETIRED: the candidate alone.
+    """
 
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
     PROMOTED = "PROMOTED"
+    RETIRED = "RETIRED"
     ROLLED_BACK = "ROLLED_BACK"
+
+    @property
+    def live(self) -> bool:
+        """Whether the fade still compares its members."""
+        return self in {Status.RUNNING, Status.PAUSED}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,8 +90,16 @@ class Decision:
 _ALLOWED: Final[dict[Status, frozenset[Action]]] = {
     Status.RUNNING: frozenset({"advance", "roll_back", "pause", "promote"}),
     Status.PAUSED: frozenset({"roll_back", "resume", "promote"}),
-    Status.PROMOTED: frozenset({"roll_back"}),
+    Status.PROMOTED: frozenset({"roll_back", "retire"}),
+    Status.RETIRED: frozenset(),
     Status.ROLLED_BACK: frozenset(),
+}
+
+_LEADS_TO: Final = {
+    "pause": Status.PAUSED,
+    "resume": Status.RUNNING,
+    "roll_back": Status.ROLLED_BACK,
+    "retire": Status.RETIRED,
 }
 
 
@@ -99,7 +116,7 @@ def decide(plan: Plan, position: Position, evidence: StepEvidence, now_s: float)
         evidence: of this step alone, from all replicas.
         now_s: seconds since 1970.
     """
-    if position.status not in {Status.RUNNING, Status.PAUSED}:
+    if not position.status.live:
         return Decision("stay", "the fade is over")
     findings = tuple(_compare(plan, position.step, evidence))
     for finding in findings:
@@ -143,8 +160,7 @@ def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Posi
         return Position(Status.PROMOTED, last, now_s)
     if action == "advance":
         return Position(Status.RUNNING, position.step + 1, now_s)
-    status = {"pause": Status.PAUSED, "resume": Status.RUNNING, "roll_back": Status.ROLLED_BACK}
-    return dataclasses.replace(position, status=status[action])
+    return dataclasses.replace(position, status=_LEADS_TO[action])
 
 
 def _compare(plan: Plan, step: int, evidence: StepEvidence) -> Iterator[Finding]:

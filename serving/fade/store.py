@@ -89,6 +89,13 @@ class FadeStore:
             raise NotFound("no fade of this name")
         return _fade(row)
 
+    def newest(self) -> list[Fade]:
+        """The newest fade of each name, by name."""
+        ids = sa.select(sa.func.max(FADES.c.id)).group_by(FADES.c.name)
+        query = sa.select(FADES).where(FADES.c.id.in_(ids)).order_by(FADES.c.name)
+        with reading(self._engine) as connection:
+            return [_fade(row) for row in connection.execute(query)]
+
     def live(self) -> list[Fade]:
         """All fades that are running or paused, the oldest first."""
         live = FADES.c.status.in_([Status.RUNNING.value, Status.PAUSED.value])

@@ -35,14 +35,19 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         ref = ModelRef(parts["model"], version_of(parts.get("version") or ""))
         if request.headers.get(binary_body.HEADER.lower()) == "0":
             tensor = raw_request.only_input(describe.signature(ref), request.body)
-            query = Query(ref, [tensor], deadline_s=request.deadline_s, cancelled=request.cancelled)
+            query = Query(
+                *(ref, [tensor]),
+                id="",
+                deadline_s=request.deadline_s,
+                cancelled=request.cancelled,
+            )
             form = Form(binary=True)
         else:
             query, form = to_query(request, ref, regions)
         result = plane.infer((query,))[0]
         if isinstance(result, CrossfadeError):
             raise result
-        return encode(result, query.id, form)
+        return encode(result, query.id or "", form)
 
     def server_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
         return _said(plane.ready, {"ready": plane.ready})
