@@ -16,6 +16,7 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
+from crossfade.serving.lifecycle.detours import Detour, Detours
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.tensors import fit
@@ -52,21 +53,6 @@ class Query:
     layout: Layout | None = None
     may_lack_one: bool = False
     lacked_one: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Detour:
-    """What answers instead of what a reference means in the repository.
-
-    Attributes:
-        gives_ids: requests without an id get one, which their answers carry.
-    """
-
-    served: Served
-    gives_ids: bool = False
-
-
-Detours = Mapping[ModelRef, Detour | ModelRef]
 
 
 class DataPlane:

@@ -80,11 +80,16 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, why, and the numbers that led to it."""
+    """What to do, why, and the numbers that led to it.
+
+    Attributes:
+        missing: all that an advance waits for.
+    """
 
     action: Action
     reason: str
     findings: tuple[Finding, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 _ALLOWED: Final[dict[Status, frozenset[Action]]] = {
@@ -122,28 +127,29 @@ def decide(plan: Plan, position: Position, evidence: StepEvidence, now_s: float)
     for finding in findings:
         if finding.verdict == "harmful":
             return Decision("roll_back", _said(finding, "harmful"), findings)
-    waits_for = _waits_for(plan.steps[position.step], position, evidence, findings, now_s)
-    if waits_for:
-        return Decision("stay", waits_for, findings)
+    missing = _missing(plan.steps[position.step], position, evidence, findings, now_s)
+    if missing:
+        return Decision("stay", missing[0], findings, missing)
     return Decision("advance", "every comparison is within its margin", findings)
 
 
-def _waits_for(
+def _missing(
     step: Step,
     position: Position,
     evidence: StepEvidence,
     findings: Sequence[Finding],
     now_s: float,
-) -> str:
-    if position.status is Status.PAUSED:
-        return "the fade is paused"
+) -> tuple[str, ...]:
+    """What an advance waits for, in the order in which it is usually reached."""
+    found = ["the fade is paused"] if position.status is Status.PAUSED else []
     missing_s = position.step_started_s + step.min_time_s - now_s
     if missing_s > 0:
-        return f"the step's minimum time is over in {missing_s:.0f} s"
+        found.append(f"the step's minimum time is over in {missing_s:.0f} s")
     samples = evidence.samples(step.mirrored)
     if samples < step.min_samples:
-        return f"{samples} of {step.min_samples} samples are there"
-    return next((_said(f, "open") for f in findings if f.verdict == "open"), "")
+        found.append(f"{samples} of {step.min_samples} samples are there")
+    found += [_said(f, "open") for f in findings if f.verdict == "open"]
+    return tuple(found)
 
 
 def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Position:

@@ -112,8 +112,10 @@ class FadeStore:
             Superseded: somebody decided since ``fade`` was read.
             FailedPrecondition: the fade's status does not allow it.
         """
-        decision = Decision(action, reason)
-        return self._write(fade, _Writing(decision, self.evidence(fade), actor, now_s))
+        evidence = self.evidence(fade)
+        findings = decide(fade.plan, fade.position, evidence, now_s).findings
+        decision = Decision(action, reason, findings)
+        return self._write(fade, _Writing(decision, evidence, actor, now_s))
 
     def decide(self, fade: Fade, now_s: float) -> tuple[Fade, Decision]:
         """Lets the policy decide; what it decides is written, unless it is to stay.
