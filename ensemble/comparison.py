@@ -113,7 +113,7 @@ def _real(array: Tensor) -> bool:
 
 
 def _are_scores(one: Tensor, other: Tensor) -> bool:
-    numbers = one.dtype.kind != "O" and other.dtype.kind != "O"
+    numbers = "O" not in (one.dtype.kind, other.dtype.kind)
     return numbers and one.shape == other.shape and one.ndim > 0 and one.size > 0
 
 
@@ -143,9 +143,11 @@ def _rank_correlation(scored: Sequence[tuple[Tensor, Tensor]]) -> float | None:
 
 def _ranks(rows: Tensor) -> npt.NDArray[np.float64]:
     """Ranks along the last dimension; equal values share the mean of theirs."""
-    less = (rows[:, :, None] > rows[:, None, :]).sum(axis=-1)
-    equal = (rows[:, :, None] == rows[:, None, :]).sum(axis=-1)
-    return np.asarray(less + (equal - 1) / 2, np.float64)
+    found = np.empty(rows.shape)
+    for row, ranks in zip(rows, found, strict=True):
+        order = np.sort(row)
+        ranks[:] = np.searchsorted(order, row, "left") + np.searchsorted(order, row, "right")
+    return found / 2
 
 
 def _compare_boxes(names: Boxes, one: InferResponse, other: InferResponse) -> tuple[float, float]:
