@@ -7,7 +7,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.core import Metric
 
 from crossfade import __version__
 from crossfade.runtimes import trust
@@ -18,6 +20,11 @@ from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.fade import metrics as fade_metrics
+from crossfade.serving.fade.controller import FadeController
+from crossfade.serving.fade.database import FadeDatabase
+from crossfade.serving.frontends.fading import routes as fade_routes
+from crossfade.serving.frontends.fading import rpcs as fade_rpcs
 from crossfade.serving.frontends.open_inference import (
     extension_routes,
     extension_rpcs,
@@ -80,6 +87,10 @@ class Server:
             evicts=config.memory_policy == "evict",
         )
         self._plane = DataPlane(self._manager)
+        self._fades: FadeController | None = None
+        if config.fade_database:
+            database = FadeDatabase(config.fade_database)
+            self._fades = FadeController(database, self._manager, self._plane.detour)
         policy = guard(config)
         tls = certificates(config)
         context = tls.context() if tls else None
@@ -98,12 +109,15 @@ class Server:
         exposition = Exposition(
             self._manager.served,
             lambda: self._plane.ready,
-            counted.collect,
+            lambda: [*counted.collect(), *self._fade_metrics()],
             choose(config),
             self._counters,
             memory=self._manager.memory,
         )
-        services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
+        services = (
+            *(rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL),
+            *(fade_rpcs.FADING, fade_rpcs.FEEDBACK),
+        )
         self.grpc = grpc_host(
             config,
             [
@@ -111,6 +125,7 @@ class Server:
                 *stream.table(self._plane, regions),
                 *extension_rpcs.table(*settings),
                 *tensorflow_rpcs.table(self._plane, counted, self._models),
+                *fade_rpcs.table(self._fades),
                 *health.table(self._plane, services),
                 *reflection.table((*services, health.SERVICE)),
             ],
@@ -131,6 +146,7 @@ class Server:
             *routes.table(self._plane, describe, regions),
             *extension_routes.table(*settings),
             *tensorflow_routes.table(self._plane, counted),
+            *fade_routes.table(self._fades),
         ]
         if config.prometheus_path is not None:
             http_routes.append(_metrics(exposition, "/metrics", "metrics"))
@@ -174,12 +190,19 @@ class Server:
         where = {name: address for name, address in addresses.items() if address}
         transport = choose(self._config)
         _log.info("listening", extra={**where, "transport": transport, **ports})
+        if self._fades:
+            self._fades.prepare()
         self._manager.start()
+        if self._fades:
+            self._fades.start()
         if self._models:
             self._models.follow(self._manager)
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
         _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
+
+    def _fade_metrics(self) -> Iterable[Metric]:
+        return fade_metrics.collect(self._fades.active()) if self._fades else ()
 
     def _counters(self) -> Mapping[str, int]:
         return self.grpc.counters()
@@ -201,6 +224,8 @@ class Server:
             drain.join()
         if self.metrics:
             self.metrics.stop(0)
+        if self._fades:
+            self._fades.close()
         self._manager.close()
         _log.info("stopped")
 

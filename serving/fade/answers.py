@@ -1,12 +1,41 @@
-"""What an answer says in one word: its first class, or its one value."""
+"""What an answer says in one word, to be compared with another's and with the ground truth."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
+from crossfade.runtimes.core.model import InferResponse, InferResult, Tensor
 
-from crossfade.runtimes.core.model import InferResponse
-from crossfade.serving.fade.tables_limits import MAX_ANSWER
+_LABELS: Final = "labels"  # the output with class names, where a model postprocesses
+_MAX_CHARACTERS: Final = 1024  # as the database keeps
 
-_LABELS: Final = "labels"
+
+def said(result: InferResult) -> str | None:
+    """The label of the first class of a request of one row, or its one value; else ``None``.
+
+    Class scores need labels in the model's metadata. The names of the best classes, the surest
+    first, or one whole number, truth value or text speak for themselves.
+    """
+    if not isinstance(result, InferResponse):
+        return None
+    for name, labels in result.model.labels.items():
+        scores = result.outputs.get(name)
+        if scores is not None and scores.size == len(labels) and scores.dtype.kind in "fiu":
+            return labels[int(scores.argmax())][:_MAX_CHARACTERS] or None
+    first = result.outputs.get(_LABELS)
+    if first is None and len(result.outputs) == 1:
+        (first,) = result.outputs.values()
+        if first.size != 1:
+            return None
+    return None if first is None or not first.size else _word(first)
+
+
+def _word(array: Tensor) -> str | None:
+    value = array.flat[0]
+    if isinstance(value, bytes):
+        text = value.decode("utf-8", "replace").replace("\0", "")
+    elif array.dtype.kind in "biuU":
+        text = str(value)
+    else:
+        return None
+    return text[:_MAX_CHARACTERS] or None

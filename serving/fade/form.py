@@ -165,9 +165,7 @@ class _Fitting:
             and [spec.name for spec in self._ours.outputs] == [o.name for o in self._theirs.outputs]
             and all(o.order is None and o.dtype is None for o in self._outputs.values())
         )
-        return _Mapped(
-            name, self._inputs, self._outputs, self._theirs.batched, self._dtypes, same
-        )
+        return _Mapped(name, self._inputs, self._outputs, self._theirs.batched, self._dtypes, same)
 
     def _fit_inputs(self) -> dict[str, str]:
         pairs = _pairs(self._ours.inputs, self._theirs.inputs)
@@ -267,9 +265,7 @@ def _pairs(
 def _takes_shape(ours: tuple[int, ...] | None, theirs: tuple[int, ...] | None) -> bool:
     if theirs is None or ours is None:
         return theirs is None
-    return len(ours) == len(theirs) and all(
-        b in (-1, a) for a, b in zip(ours, theirs, strict=True)
-    )
+    return len(ours) == len(theirs) and all(b in (-1, a) for a, b in zip(ours, theirs, strict=True))
 
 
 def _same_classes(ours: tuple[int, ...] | None, theirs: tuple[int, ...] | None) -> bool:

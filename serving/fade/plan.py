@@ -15,6 +15,8 @@ from crossfade.runtimes.options import explain
 Share = Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100, multiple_of=0.01, allow_inf_nan=False)]
 
+StickyBy = Annotated[str, pydantic.Field(pattern=r"^(parameter|header|input):.{1,128}$")]
+
 
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -132,14 +134,14 @@ class Plan(_Section):
             than the tolerances; likewise of going on, at any step, with one beyond a margin.
         label: of the model, to mean the primary until the promotion and the candidate from then
             on; it need not be in ``model.yaml``.
-        sticky_by: parameter of a request whose value keeps it at one member; without one, each
-            request is split by itself.
+        sticky_by: ``parameter:``, ``header:`` or ``input:`` and a name: requests with one value
+            stay at one member; without it, each request is split by itself.
         version: of this format.
     """
 
     version: Literal[1] = 1
     label: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
-    sticky_by: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
+    sticky_by: StickyBy | None = None
     alpha: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.05
     steps: tuple[Step, ...] = pydantic.Field(default_factory=_usual_steps)
     guardrails: Guardrails = Guardrails()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from crossfade.runtimes.core.errors import FailedPrecondition
@@ -77,3 +78,10 @@ class Prediction:
     request_id: str
     primary_answer: str | None = None
     candidate_answer: str | None = None
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: null is a bound or an estimate that is not known."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

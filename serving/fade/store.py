@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +23,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Action, Decision, Position, Status, decide, follow
-from crossfade.serving.fade.records import Fade, Record, Superseded
+from crossfade.serving.fade.records import Fade, Record, Superseded, finite
 from crossfade.serving.fade.tables import (
     DECISIONS,
     EVIDENCE,
@@ -211,7 +210,7 @@ class _Writing:
     now_s: float
 
     def append(self, connection: sa.Connection, after: Fade) -> None:
-        findings = [_finite(dataclasses.asdict(each)) for each in self.decision.findings]
+        findings = [finite(dataclasses.asdict(each)) for each in self.decision.findings]
         connection.execute(
             DECISIONS.insert().values(
                 fade_id=after.id,
@@ -226,13 +225,6 @@ class _Writing:
                 evidence=json.dumps(self.evidence.plain(), allow_nan=False),
             )
         )
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null is a bound or an estimate that is not known."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _columns(position: Position) -> dict[str, Any]:
