@@ -34,7 +34,7 @@ from crossfade.serving.repository.layout import check_name
 
 _log = logging.getLogger(__name__)
 TICK_S: Final = 0.5
-MAX_TRUTHS: Final = 10_000  # of one call
+MAX_TRUTHS: Final = 5_000  # of one call; JSON may not have more
 _TRIES: Final = 5  # of an operator's action, while replicas decide
 _JOIN_S: Final = 5.0
 

@@ -37,6 +37,7 @@ def status(
         "min_time_s": step.min_time_s,
         "samples": evidence.samples(step.mirrored),
         "min_samples": step.min_samples,
+        "labels": evidence.labels(step.mirrored),
         "findings": [finite(dataclasses.asdict(each)) for each in decision.findings],
         "missing": list(decision.missing) if live else [],
         "last_decision": _decision(last),

@@ -132,8 +132,8 @@ class Plan(_Section):
     Attributes:
         alpha: the chance of rolling back, anywhere in the fade, a candidate that is not worse
             than the tolerances; likewise of going on, at any step, with one beyond a margin.
-        label: of the model, to mean the primary until the promotion and the candidate from then
-            on; it need not be in ``model.yaml``.
+        label: a label of the model that clients call: it is faded, and moved by the promotion, as
+            the model without a label is; it need not be in ``model.yaml``.
         sticky_by: ``parameter:``, ``header:`` or ``input:`` and a name: requests with one value
             stay at one member; without it, each request is split by itself.
         version: of this format.

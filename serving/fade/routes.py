@@ -42,6 +42,7 @@ def _plain(fade: Fade, status: Status) -> dict[ModelRef, Detour | ModelRef]:
 
 
 def _asked(fade: Fade) -> list[ModelRef]:
+    """What clients call."""
     label = fade.plan.label
     return [ModelRef(fade.name), *([ModelRef(fade.name, label=label)] if label else [])]
 
@@ -157,14 +158,12 @@ class Active:
         if opened is None or status in _OVER:
             self.detours = _plain(fade, status)
             return
-        name, label = ModelRef(fade.name), ModelRef(fade.name, label=fade.plan.label)
-        detour = Detour(opened.served, gives_ids=status.live)
         if status.live:
             self._observe(fade, opened.model)
-            self.detours = {**_plain(fade, status), name: detour}
         else:
             opened.model.set(100, 0, None)
-            self.detours = {name: detour, **({label: detour} if label != name else {})}
+        detour = Detour(opened.served, gives_ids=status.live)
+        self.detours = dict.fromkeys(_asked(fade), detour)
 
     def _observe(self, fade: Fade, model: FadeModel) -> None:
         step = fade.plan.steps[fade.position.step]

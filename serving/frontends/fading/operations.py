@@ -31,6 +31,7 @@ _STATUS: Final[Schema] = {
         "min_time_s": _NUMBER,
         "samples": _COUNT,
         "min_samples": _COUNT,
+        "labels": _COUNT,
         "findings": {"type": "array", "items": {"type": "object"}},
         "missing": {"type": "array", "items": _TEXT},
         "last_decision": {"type": "object"},
