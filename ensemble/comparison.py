@@ -109,22 +109,22 @@ class Comparer:
 
 
 def _real(array: Tensor) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def _are_scores(one: Tensor, other: Tensor) -> bool:
     numbers = "O" not in (one.dtype.kind, other.dtype.kind)
-    return numbers and one.shape == other.shape and one.ndim > 0 and one.size > 0
+    return bool(numbers and one.shape == other.shape and one.ndim and one.size)
 
 
 def _largest_difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    found = [
-        np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))
-        for a, b in pairs
-        if _real(a) and _real(b) and a.shape == b.shape and a.size
-    ]
-    largest = float(max(found)) if found else np.nan
-    return largest if np.isfinite(largest) else None
+    """``None`` where there are no real numbers to compare, or one is not finite."""
+    found: list[float] = []
+    for a, b in pairs:
+        if _real(a) and _real(b) and a.shape == b.shape and a.size:
+            with np.errstate(invalid="ignore"):
+                found.append(float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))))
+    return max(found) if found and np.all(np.isfinite(found)) else None
 
 
 def _rank_correlation(scored: Sequence[tuple[Tensor, Tensor]]) -> float | None:
@@ -143,11 +143,11 @@ def _rank_correlation(scored: Sequence[tuple[Tensor, Tensor]]) -> float | None:
 
 def _ranks(rows: Tensor) -> npt.NDArray[np.float64]:
     """Ranks along the last dimension; equal values share the mean of theirs."""
-    found = np.empty(rows.shape)
-    for row, ranks in zip(rows, found, strict=True):
+    found: list[npt.NDArray[np.intp]] = []
+    for row in rows:
         order = np.sort(row)
-        ranks[:] = np.searchsorted(order, row, "left") + np.searchsorted(order, row, "right")
-    return found / 2
+        found.append(np.searchsorted(order, row, "left") + np.searchsorted(order, row, "right"))
+    return np.asarray(found, np.float64) / 2
 
 
 def _compare_boxes(names: Boxes, one: InferResponse, other: InferResponse) -> tuple[float, float]:

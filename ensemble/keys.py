@@ -10,8 +10,7 @@ import numpy as np
 
 from crossfade.runtimes.core.model import InferRequest
 
-# Under this and its name in lower case a header, or metadata of gRPC, is among the parameters of
-# a request to an ensemble that asks for it.
+# See ``ModelMetadata.headers``.
 HEADER: Final = "header:"
 
 
@@ -31,9 +30,9 @@ class Key:
     name: str
 
     @property
-    def headers(self) -> tuple[str, ...]:
+    def headers(self) -> frozenset[str]:
         """Names of the headers that it needs, in lower case."""
-        return (self.name.lower(),) if self.source is KeySource.HEADER else ()
+        return frozenset((self.name.lower(),) if self.source is KeySource.HEADER else ())
 
     def of(self, request: InferRequest) -> str | None:
         """The key of a request; ``None`` where it has none."""

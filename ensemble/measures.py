@@ -7,7 +7,7 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,14 +17,14 @@ class Measure:
     Attributes:
         name: without the prefix ``crossfade_``, and a counter's without ``_total``.
         labels: names.
-        values: by the labels' values. A number, or a histogram.
+        values: by the labels' values, a tuple of texts. A number, or a histogram.
     """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...]
-    values: Mapping[tuple[str, ...], float | Histogram]
+    values: Mapping[Any, float] | Mapping[Any, Histogram]
 
 
 class Measuring(Protocol):

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from crossfade.ensemble.asking import ask
+from crossfade.ensemble.asking import Ask
 from crossfade.ensemble.comparison import Comparer, Comparison
 from crossfade.ensemble.measures import Histogram, Measure, Tally
 from crossfade.ensemble.observing import Observer, Outcome, Pair, tell_pair
-from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.runtimes.core.model import InferRequest, Model, Tensor
+from crossfade.runtimes.core.errors import CrossfadeError, Internal
+from crossfade.runtimes.core.model import InferRequest, Tensor
 
 _log = logging.getLogger(__name__)
 # The last level there is: where a model's queue has priorities, its own requests go first.
@@ -82,6 +82,7 @@ class _Copy:
     request: InferRequest
     answered: Outcome
     member: int
+    ask: Ask
     size: int
 
 
@@ -91,45 +92,46 @@ class Mirror:
     A copy that finds the queue full is dropped and counted. Nothing here can fail a request or
     make it wait.
 
+    Attributes:
+        comparer: compares the two answers; may be replaced.
+
     Args:
-        members: all of them, in order; a copy for the member at a place is run there.
-        names: of the members.
-        comparer: compares the two answers.
+        names: of all members, in order.
+        comparer: see above.
         observers: are told of each pair.
         limits: how much is mirrored at most.
     """
 
     def __init__(
         self,
-        members: Sequence[Model],
         names: Sequence[str],
         comparer: Comparer,
         observers: Sequence[Observer] = (),
         limits: Limits | None = None,
     ) -> None:
-        self._members = members
         self._names = names
-        self._comparer = comparer
+        self.comparer = comparer
         self._observers = observers
         self._limits = limits or Limits()
         self._waiting: deque[_Copy] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
+        self._running = 0
         self._kept: deque[Kept] = deque(maxlen=self._limits.kept)
         self._pairs, self._dropped = Tally(), Tally()
-        self._seen = {
+        self._seen: dict[str, dict[tuple[str, ...], Histogram]] = {
             kind: {(name,): Histogram(bounds) for name in names} for kind, bounds in _BOUNDS.items()
         }
-        self._threads = [
-            threading.Thread(target=self._work, name="mirror", daemon=True)
-            for _ in range(self._limits.workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
-    def offer(self, request: InferRequest, answered: Outcome) -> bool:
+    def offer(self, request: InferRequest, answered: Outcome, ask: Ask) -> bool:
         """Has the other members run a copy of a request that one has answered.
+
+        Args:
+            request: as it was answered.
+            answered: by whom and how.
+            ask: the members, from another thread and later.
 
         Returns:
             Whether any of them will; they do not where the queue is full.
@@ -137,7 +139,7 @@ class Mirror:
         taken = False
         copied: InferRequest | None = None
         size = sum(array.nbytes for array in request.inputs.values())
-        for member in range(len(self._members)):
+        for member in range(len(self._names)):
             if member == answered.member:
                 continue
             if self._is_full(size):
@@ -148,7 +150,8 @@ class Mirror:
             with self._changed:
                 if self._closed:
                     return taken
-                self._waiting.append(_Copy(copied, answered, member, size))
+                self._start()
+                self._waiting.append(_Copy(copied, answered, member, ask, size))
                 self._bytes += size
                 self._changed.notify()
             taken = True
@@ -197,7 +200,12 @@ class Mirror:
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
 
-    _running = 0
+    def _start(self) -> None:
+        """Starts the workers, with the first copy that there is."""
+        while len(self._threads) < self._limits.workers:
+            thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _is_full(self, size: int) -> bool:
         limits = self._limits
@@ -230,9 +238,13 @@ class Mirror:
     def _run(self, copy: _Copy) -> None:
         deadline_s = time.monotonic() + self._limits.timeout_s
         request = dataclasses.replace(copy.request, deadline_s=deadline_s)
-        (mirrored,) = ask(self._members[copy.member], copy.member, (request,))
+        try:
+            (mirrored,) = copy.ask(copy.member, (request,))
+        except Exception as error:
+            hidden = Internal.hide(error, _log, "a copy of a request")
+            mirrored = Outcome(copy.member, hidden, 0.0)
         first, second = sorted((copy.answered, mirrored), key=lambda outcome: outcome.member)
-        comparison = self._comparer(first.result, second.result)
+        comparison = self.comparer(first.result, second.result)
         pair = Pair(copy.request, first, second, copy.answered.member, comparison)
         self._keep(pair, copy.answered, mirrored)
         tell_pair(self._observers, pair)

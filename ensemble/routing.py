@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from crossfade.ensemble.asking import ask
+from crossfade.ensemble.asking import Ask, ask
 from crossfade.ensemble.keys import Key
 from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.mirror import Mirror
 from crossfade.ensemble.observing import Observer, Outcome, tell_alone
+from crossfade.ensemble.plan import ANSWERED_BY
 from crossfade.ensemble.ratio import SampleRatio
 from crossfade.ensemble.split import BASIS_POINTS, Split
 from crossfade.runtimes.core.errors import FailedPrecondition
@@ -22,8 +24,7 @@ from crossfade.runtimes.core.model import (
     ModelMetadata,
 )
 
-# The parameter of an answer that says which member gave it.
-MEMBER = "crossfade_member"
+MEMBER: Final = ANSWERED_BY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,18 +49,161 @@ class _Route:
     ratio: SampleRatio
 
 
-class Routed:
-    """A Model that gives each request to one of several members. Thread-safe.
+class Router:
+    """Gives each request to one of several members. Thread-safe.
 
     Args:
-        metadata: of the ensemble.
-        members: fit the ensemble's signatures; the first one is the primary.
-        names: of the members.
+        name: of the ensemble; salts the choice.
+        names: of the members; the first one is the primary.
         shares: at first; see ``route``.
         key: by which the choice is sticky; without one each request is a draw of its own.
         mirror: runs the copies; ``None`` makes none.
         observers: are told of the requests that were answered and not copied.
         rng: draws.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        names: Sequence[str],
+        shares: Shares,
+        *,
+        key: Key | None = None,
+        mirror: Mirror | None = None,
+        observers: Sequence[Observer] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._name = name
+        self._names = names
+        self._key = key
+        self.mirror = mirror
+        self._observers = observers
+        self._rng = rng or random.Random()
+        self._tally = Tally()
+        self._route = self._made(shares)
+
+    @property
+    def headers(self) -> frozenset[str]:
+        """See ``ModelMetadata``."""
+        return self._key.headers if self._key else frozenset()
+
+    @property
+    def shares(self) -> Shares:
+        """Where requests go now."""
+        return Shares(self._route.split.weights, self._route.mirrored)
+
+    def route(self, shares: Shares) -> None:
+        """Changes where requests go, at once for all that come from now on.
+
+        Raises:
+            FailedPrecondition: the shares are none, or not as many as members.
+        """
+        self._route = self._made(shares)
+
+    def infer(
+        self, requests: Sequence[InferRequest], ask: Ask, ask_later: Ask | None = None
+    ) -> list[Outcome]:
+        """Answers each request, in order; those for one member travel together.
+
+        Args:
+            requests: any number.
+            ask: the members.
+            ask_later: the same for copies, from other threads, where that is different.
+        """
+        route = self._route
+        groups: dict[int, list[int]] = {}
+        for index, request in enumerate(requests):
+            key = self._key.of(request) if self._key else None
+            member = route.split.choose(key, self._rng)
+            route.ratio.add(member, key)
+            groups.setdefault(member, []).append(index)
+        found: dict[int, Outcome] = {}
+        for member, places in groups.items():
+            asked = [requests[place] for place in places]
+            outcomes = ask(member, asked)
+            self._follow(route, asked, outcomes, ask_later or ask)
+            found.update(zip(places, outcomes, strict=True))
+        return [found[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Drops copies that wait."""
+        if self.mirror is not None:
+            self.mirror.close()
+
+    def measures(self) -> Iterable[Measure]:
+        """See ``Measuring``."""
+        yield Measure(
+            "split_requests",
+            "counter",
+            "Requests by the member that answered",
+            ("member", "result"),
+            self._tally.values(),
+        )
+        weights = self._route.split.weights
+        if len(weights) - weights.count(0) > 1:
+            yield self._gauge(
+                "split_share",
+                "Share of the requests that a member is to answer",
+                [weight / BASIS_POINTS for weight in weights],
+            )
+            yield self._gauge(
+                "split_keys",
+                "Distinct keys, and requests without one, since the shares changed",
+                self._route.ratio.counts(),
+            )
+            yield Measure(
+                "split_sample_ratio_p_value",
+                "gauge",
+                "Probability of counts at least this far from the shares, if the split works",
+                (),
+                {(): self._route.ratio.p_value()},
+            )
+        if self.mirror is not None:
+            yield from self.mirror.measures()
+
+    def _gauge(self, name: str, help_text: str, values: Sequence[float]) -> Measure:
+        by_member = {(member,): float(v) for member, v in zip(self._names, values, strict=True)}
+        return Measure(name, "gauge", help_text, ("member",), by_member)
+
+    def _made(self, shares: Shares) -> _Route:
+        if len(shares.weights) != len(self._names):
+            raise FailedPrecondition("a split has a weight for each member")
+        if not 0 <= shares.mirrored <= BASIS_POINTS:
+            raise FailedPrecondition(f"mirrored is 0 to {BASIS_POINTS:,} basis points")
+        split = Split(self._name, shares.weights)
+        return _Route(split, shares.mirrored, SampleRatio(shares.weights))
+
+    def _follow(
+        self,
+        route: _Route,
+        requests: Sequence[InferRequest],
+        outcomes: Sequence[Outcome],
+        ask: Ask,
+    ) -> None:
+        """Counts, has copies made, and tells the observers of what was not copied."""
+        alone: list[int] = []
+        for place, outcome in enumerate(outcomes):
+            self._tally.add(self._names[outcome.member], "error" if outcome.failed else "ok")
+            is_copied = (
+                self.mirror is not None
+                and route.mirrored > 0
+                and self._rng.random() * BASIS_POINTS < route.mirrored
+                and self.mirror.offer(requests[place], outcome, ask)
+            )
+            if not is_copied:
+                alone.append(place)
+        if alone and self._observers:
+            tell_alone(self._observers, [requests[p] for p in alone], [outcomes[p] for p in alone])
+
+
+class Routed:
+    """A Model that gives each request to one of several Models. Thread-safe.
+
+    Args:
+        metadata: of the whole; all members fit its signatures.
+        members: the first one is the primary.
+        names: of the members.
+        shares, key, mirror, observers, rng: as of ``Router``.
     """
 
     def __init__(
@@ -75,120 +219,32 @@ class Routed:
         rng: random.Random | None = None,
     ) -> None:
         self.metadata = metadata
+        self.router = Router(
+            *(metadata.name, names, shares),
+            key=key,
+            mirror=mirror,
+            observers=observers,
+            rng=rng,
+        )
         self._members = members
-        self._names = names
-        self._key = key
-        self.mirror = mirror
-        self._observers = observers
-        self._rng = rng or random.Random()  # noqa: S311
         self._says = [{MEMBER: name} for name in names]
-        self._tally = Tally()
-        self._route = self._made(shares)
-
-    @property
-    def headers(self) -> tuple[str, ...]:
-        """Names of the headers that requests have to bring along, in lower case."""
-        return self._key.headers if self._key else ()
-
-    @property
-    def shares(self) -> Shares:
-        """Where requests go now."""
-        return Shares(self._route.split.weights, self._route.mirrored)
 
     def route(self, shares: Shares) -> None:
-        """Changes where requests go, at once for all that come from now on.
-
-        Raises:
-            FailedPrecondition: the shares are none, or not as many as members.
-        """
-        self._route = self._made(shares)
+        """See ``Router.route``."""
+        self.router.route(shares)
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
-        """See ``Model.infer``; requests for one member travel together."""
-        route = self._route
-        groups: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            key = self._key.of(request) if self._key else None
-            member = route.split.choose(key, self._rng)
-            route.ratio.add(member, key)
-            groups.setdefault(member, []).append(index)
-        results: dict[int, InferResult] = {}
-        for member, places in groups.items():
-            asked = [requests[place] for place in places]
-            outcomes = ask(self._members[member], member, asked)
-            self._follow(route, asked, outcomes)
-            for place, outcome in zip(places, outcomes, strict=True):
-                results[place] = self._answer(outcome)
-        return [results[index] for index in range(len(requests))]
+        """See ``Model.infer``."""
+        return [self._answer(outcome) for outcome in self.router.infer(requests, self._ask)]
 
     def close(self) -> None:
         """See ``Model.close``; copies that wait are dropped."""
-        if self.mirror is not None:
-            self.mirror.close()
+        self.router.close()
         for member in self._members:
             member.close()
 
-    def measures(self) -> Iterable[Measure]:
-        """See ``Measuring``."""
-        yield Measure(
-            "split_requests",
-            "counter",
-            "Requests by the member that answered",
-            ("member", "result"),
-            self._tally.values(),
-        )
-        if len(self._route.split.weights) - self._route.split.weights.count(0) > 1:
-            shares = zip(self._names, self._route.split.weights, strict=True)
-            yield Measure(
-                "split_share",
-                "gauge",
-                "Share of the requests that a member is to answer",
-                ("member",),
-                {(name,): weight / BASIS_POINTS for name, weight in shares},
-            )
-            counts = zip(self._names, self._route.ratio.counts(), strict=True)
-            yield Measure(
-                "split_keys",
-                "gauge",
-                "Distinct keys, and requests without one, since the shares changed",
-                ("member",),
-                {(name,): float(count) for name, count in counts},
-            )
-            yield Measure(
-                "split_sample_ratio_p_value",
-                "gauge",
-                "Probability of counts at least this far from the shares, if the split works",
-                (),
-                {(): self._route.ratio.p_value()},
-            )
-        if self.mirror is not None:
-            yield from self.mirror.measures()
-
-    def _made(self, shares: Shares) -> _Route:
-        if len(shares.weights) != len(self._members):
-            raise FailedPrecondition("a split has a weight for each member")
-        if not 0 <= shares.mirrored <= BASIS_POINTS:
-            raise FailedPrecondition(f"mirrored is 0 to {BASIS_POINTS:,} basis points")
-        split = Split(self.metadata.name, shares.weights)
-        return _Route(split, shares.mirrored, SampleRatio(shares.weights))
-
-    def _follow(
-        self, route: _Route, requests: Sequence[InferRequest], outcomes: Sequence[Outcome]
-    ) -> None:
-        """Counts, has copies made, and tells the observers of what was not copied."""
-        alone: list[int] = []
-        for place, outcome in enumerate(outcomes):
-            self._tally.add(self._names[outcome.member], "error" if outcome.failed else "ok")
-            is_copied = (
-                self.mirror is not None
-                and route.mirrored > 0
-                and self._rng.random() * BASIS_POINTS < route.mirrored
-                and self.mirror.offer(requests[place], outcome)
-            )
-            if not is_copied:
-                alone.append(place)
-        if alone and self._observers:
-            tell_alone(self._observers, [requests[p] for p in alone], [outcomes[p] for p in alone])
+    def _ask(self, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
+        return ask(self._members[member], member, requests)
 
     def _answer(self, outcome: Outcome) -> InferResult:
         result = outcome.result

@@ -44,6 +44,8 @@ def encode(response: InferResponse, request_id: str, special: Sequence[Wanted]) 
     parts[0] = _head(metadata.name, metadata.version, tuple(names))
     if request_id:
         parts[1] = wire.ModelInferResponse(id=request_id).SerializeToString()
+    if response.parameters:
+        parts[1] += _said(tuple(response.parameters.items()))
     return b"".join(parts)
 
 
@@ -60,6 +62,16 @@ def _head(model: str, version: int, outputs: tuple[_Output, ...]) -> bytes:
             if offset:
                 output.parameters["shared_memory_offset"].int64_param = offset
     data: bytes = head.SerializeToString()
+    return data
+
+
+@functools.lru_cache(4096)
+def _said(parameters: tuple[tuple[str, str], ...]) -> bytes:
+    """The parameters of an answer: of two messages, one after the other, all fields count."""
+    said = wire.ModelInferResponse()
+    for name, value in parameters:
+        said.parameters[name].string_param = value
+    data: bytes = said.SerializeToString()
     return data
 
 

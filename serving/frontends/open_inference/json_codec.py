@@ -68,8 +68,9 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
         _text(document, "id", "the request") if "id" in document else "",
         deadline_s,
         asked.priority,
-        asked.sequence,
+        asked.passed,
         cancelled=request.cancelled,
+        caller=request,
     )
     return query, Form(asked.binary_data_output, outputs)
 
@@ -134,6 +135,8 @@ def encode(response: InferResponse, request_id: str, form: Form) -> HttpResponse
         "model_version": str(metadata.version),
         "outputs": outputs,
     }
+    if response.parameters:
+        body["parameters"] = dict(response.parameters)
     if request_id:
         body["id"] = request_id
     head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -40,6 +40,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
                 id="",
                 deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
+                caller=request,
             )
             form = Form(binary=True)
         else:
