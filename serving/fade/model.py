@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,12 +12,11 @@ from crossfade.ensemble.keys import Key
 from crossfade.ensemble.measures import Tally
 from crossfade.ensemble.mirror import Limits, Mirror
 from crossfade.ensemble.observing import Outcome, Pair
-from crossfade.ensemble.routing import MEMBER, Routed, Shares
+from crossfade.ensemble.routing import Router, Shares
 from crossfade.ensemble.split import BASIS_POINTS
 from crossfade.runtimes.core.errors import (
     Cancelled,
     CrossfadeError,
-    FailedPrecondition,
     InvalidArgument,
 )
 from crossfade.runtimes.core.model import (
@@ -27,7 +27,7 @@ from crossfade.runtimes.core.model import (
 )
 from crossfade.serving.fade.evidence import CANDIDATE, PRIMARY
 from crossfade.serving.fade.form import Adapter
-from crossfade.serving.fade.recorder import CandidateFailed, Recorder
+from crossfade.serving.fade.recorder import Recorder, Unfit
 from crossfade.serving.lifecycle.manager import Manager
 
 NAMES: Final = ("primary", "candidate")
@@ -64,40 +64,13 @@ class Member:
         return self._adapter is None or self._adapter[1].takes(request)
 
     def close(self) -> None:
-        """See ``Model.close``: the leases are back already."""
+        """See ``Model.close``."""
 
     def _fitting(self, metadata: ModelMetadata) -> Adapter:
         known = self._adapter
         if known is None or known[0] is not metadata:
             known = self._adapter = (metadata, Adapter(self.metadata, metadata))
         return known[1]
-
-
-class _Candidate:
-    """A Model whose errors are told from the primary's."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self.metadata = member.metadata
-
-    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
-        """See ``Model.infer``; errors are ``CandidateFailed``."""
-        fitting = [request for request in requests if self._member.takes(request)]
-        outcomes = iter(ask(self._member, CANDIDATE, fitting) if fitting else ())
-        results: list[InferResult] = []
-        for request in requests:
-            if not self._member.takes(request):
-                unfit = FailedPrecondition("only the primary takes this form of a request")
-                results.append(CandidateFailed(unfit, unfit=True))
-                continue
-            result = next(outcomes).result
-            results.append(
-                CandidateFailed(result) if isinstance(result, CrossfadeError) else result
-            )
-        return results
-
-    def close(self) -> None:
-        """See ``Model.close``."""
 
 
 class FadeModel:
@@ -124,37 +97,27 @@ class FadeModel:
         members: tuple[ModelRef, ModelRef],
         key: Key | None = None,
     ) -> None:
-        self.metadata = form
-        self._primary, self._member = (Member(manager, ref, form) for ref in members)
+        self._members = [Member(manager, ref, form) for ref in members]
         self._recorder: Recorder | None = None
-        candidate = _Candidate(self._member)
-        models = (self._primary, candidate)
-        self._mirror = Mirror(models, NAMES, Comparer(tuple(form.labels)), (self,), _LIMITS)
-        self._routed = Routed(
-            *(form, models, NAMES, Shares((BASIS_POINTS, 0))),
+        self._router = Router(
+            *(form.name, NAMES, Shares((BASIS_POINTS, 0))),
             key=key,
-            mirror=self._mirror,
+            mirror=Mirror(NAMES, Comparer(tuple(form.labels)), (self,), _LIMITS),
             observers=(self,),
         )
+        self.metadata = dataclasses.replace(form, headers=form.headers | self._router.headers)
         self.answered = Tally()
 
     def set(self, traffic_percent: float, mirror_percent: float, recorder: Recorder | None) -> None:
         """Changes the shares, and who keeps what is observed; ``None`` nobody."""
         share, mirrored = round(traffic_percent * 100), round(mirror_percent * 100)
         self._recorder = recorder
-        self._routed.route(Shares((BASIS_POINTS - share, share), mirrored))
+        self._router.route(Shares((BASIS_POINTS - share, share), mirrored))
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``. The candidate's errors reach nobody if the primary can answer."""
-        results = list(self._routed.infer(requests))
-        for index, result in enumerate(results):
-            if isinstance(result, CandidateFailed):
-                results[index] = self._instead(requests[index], result)
-            elif isinstance(result, CrossfadeError):
-                self.answered.add("error")
-            else:
-                self.answered.add(str(result.parameters[MEMBER]))
-        return results
+        outcomes = self._router.infer(requests, self._ask)
+        return [self._answer(*each) for each in zip(requests, outcomes, strict=True)]
 
     def observe_pair(self, pair: Pair) -> None:
         """See ``Observer``."""
@@ -167,17 +130,34 @@ class FadeModel:
             recorder.observe_alone(requests, outcomes)
 
     def close(self) -> None:
-        """See ``Model.close``."""
-        self._routed.close()
+        """See ``Model.close``; the members' leases are back already."""
+        self._router.close()
 
-    def _instead(self, request: InferRequest, failed: CandidateFailed) -> InferResult:
-        if isinstance(failed.cause, Cancelled):
-            return failed.cause
-        (outcome,) = ask(self._primary, PRIMARY, (request,))
-        self.answered.add("error" if outcome.failed else "unfit" if failed.unfit else "fallback")
-        if outcome.failed and not failed.unfit:
-            # With the primary gone, the candidate's reason says more; a wrong request is wrong.
-            return outcome.result if isinstance(outcome.result, InvalidArgument) else failed.cause
-        if isinstance(failed.cause, InvalidArgument) and (recorder := self._recorder) is not None:
-            recorder.count_alone(request, Outcome(CANDIDATE, failed, 0.0))
-        return outcome.result
+    def _ask(self, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
+        model = self._members[member]
+        fitting = [request for request in requests if model.takes(request)]
+        outcomes = iter(ask(model, member, fitting) if fitting else ())
+        unfit = Outcome(member, Unfit("only the primary takes this form of a request"), 0.0)
+        return [next(outcomes) if model.takes(request) else unfit for request in requests]
+
+    def _answer(self, request: InferRequest, outcome: Outcome) -> InferResult:
+        result, by = outcome.result, NAMES[outcome.member]
+        if outcome.member == CANDIDATE and isinstance(result, CrossfadeError):
+            if isinstance(result, Cancelled):
+                return result
+            result, by = self._instead(request, outcome, result)
+        self.answered.add("error" if isinstance(result, CrossfadeError) else by)
+        return result
+
+    def _instead(
+        self, request: InferRequest, failed: Outcome, error: CrossfadeError
+    ) -> tuple[InferResult, str]:
+        (outcome,) = ask(self._members[PRIMARY], PRIMARY, (request,))
+        if isinstance(error, Unfit):
+            return outcome.result, "unfit"
+        if outcome.failed and not isinstance(outcome.result, InvalidArgument):
+            return error, ""  # with the primary gone, the candidate's reason says more
+        recorder = self._recorder
+        if isinstance(error, InvalidArgument) and not outcome.failed and recorder is not None:
+            recorder.count_alone(request, failed)  # a request that was right after all
+        return outcome.result, "fallback"

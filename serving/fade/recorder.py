@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from crossfade.ensemble.observing import Outcome, Pair
-from crossfade.runtimes.core.errors import Cancelled, CrossfadeError, InvalidArgument
-from crossfade.runtimes.core.model import InferRequest
+from crossfade.runtimes.core.errors import Cancelled, FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.model import InferRequest, InferResult
 from crossfade.serving.fade.answers import said
 from crossfade.serving.fade.evidence import PRIMARY, StepEvidence
 from crossfade.serving.fade.records import Prediction
@@ -17,18 +17,8 @@ from crossfade.serving.fade.records import Prediction
 _MAX_PREDICTIONS: Final = 20_000  # that wait for the database
 
 
-class CandidateFailed(CrossfadeError):
-    """The candidate could not answer; never reaches a client, the primary is asked instead.
-
-    Attributes:
-        cause: what it said.
-        unfit: the request has a form that only the primary takes.
-    """
-
-    def __init__(self, cause: CrossfadeError, *, unfit: bool = False) -> None:
-        super().__init__(cause.message)
-        self.cause = cause
-        self.unfit = unfit
+class Unfit(FailedPrecondition):
+    """The request has a form that only the primary takes; never reaches a client."""
 
 
 class Recorder:
@@ -65,7 +55,7 @@ class Recorder:
     def observe_alone(self, requests: Sequence[InferRequest], outcomes: Sequence[Outcome]) -> None:
         """See ``Observer``."""
         for request, outcome in zip(requests, outcomes, strict=True):
-            if not (_counts_for_nobody(outcome.result) or _is_gone(outcome.result)):
+            if not _counts_for_nobody(outcome.result):
                 self.count_alone(request, outcome)
 
     def count_alone(self, request: InferRequest, outcome: Outcome) -> None:
@@ -98,13 +88,9 @@ class Recorder:
         return found
 
 
-def _counts_for_nobody(result: object) -> bool:
-    if isinstance(result, CandidateFailed):
-        return result.unfit or isinstance(result.cause, InvalidArgument)
-    return isinstance(result, Cancelled | InvalidArgument)
+def _counts_for_nobody(result: InferResult) -> bool:
+    return isinstance(result, InvalidArgument) or _is_gone(result)
 
 
-def _is_gone(result: object) -> bool:
-    if isinstance(result, CandidateFailed):
-        return result.unfit or isinstance(result.cause, Cancelled)
-    return isinstance(result, Cancelled)
+def _is_gone(result: InferResult) -> bool:
+    return isinstance(result, Cancelled | Unfit)
