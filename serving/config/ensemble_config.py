@@ -295,7 +295,9 @@ class Cascade(Section):
     output: Name | None = None
     measure: Literal["maximum", "margin", "entropy"] | None = None
     per: Literal["row", "request"] = "row"
-    gate: Annotated[str, pydantic.Field(pattern=r"^[^/\\\0]{1,128}$")] | None = None
+    gate: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = (
+        None
+    )
     stage_output: Name | None = None
 
     @pydantic.model_validator(mode="after")
