@@ -11,11 +11,10 @@ import yaml
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.options import explain
+from crossfade.serving.config.ensemble_config import SplitKey
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100, multiple_of=0.01, allow_inf_nan=False)]
-
-StickyBy = Annotated[str, pydantic.Field(pattern=r"^(parameter|header|input):.{1,128}$")]
 
 
 class _Section(pydantic.BaseModel):
@@ -134,14 +133,14 @@ class Plan(_Section):
             than the tolerances; likewise of going on, at any step, with one beyond a margin.
         label: a label of the model that clients call: it is faded, and moved by the promotion, as
             the model without a label is; it need not be in ``model.yaml``.
-        sticky_by: ``parameter:``, ``header:`` or ``input:`` and a name: requests with one value
-            stay at one member; without it, each request is split by itself.
+        key: requests with one value of it stay at one member; without it, each is a draw of its
+            own.
         version: of this format.
     """
 
     version: Literal[1] = 1
     label: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
-    sticky_by: StickyBy | None = None
+    key: SplitKey | None = None
     alpha: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.05
     steps: tuple[Step, ...] = pydantic.Field(default_factory=_usual_steps)
     guardrails: Guardrails = Guardrails()

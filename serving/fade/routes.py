@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Final, Self
 
-from crossfade.ensemble.keys import Key, KeySource
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     FailedPrecondition,
@@ -23,6 +22,7 @@ from crossfade.serving.fade.recorder import Recorder
 from crossfade.serving.fade.records import Fade
 from crossfade.serving.lifecycle.detours import Detour
 from crossfade.serving.lifecycle.manager import Manager
+from crossfade.serving.lifecycle.routing import key_of
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.metrics.statistics import Measured, Statistics
 
@@ -84,7 +84,7 @@ def open_fade(
             )
         form = dataclasses.replace(first.metadata, name=name)
         adapter = Adapter(form, second.metadata)
-        model = FadeModel(form, manager, (primary, candidate), _key(plan))
+        model = FadeModel(form, manager, (primary, candidate), key_of(plan.key))
         statistics = Statistics()
         served = Served(Measured(model, statistics), statistics, first.config, first.queue)
         return Opened(served, model, adapter.is_identity)
@@ -99,13 +99,6 @@ def _both(
         second = manager.lease(candidate)
         with second:
             yield first, second
-
-
-def _key(plan: Plan) -> Key | None:
-    if plan.sticky_by is None:
-        return None
-    source, _, name = plan.sticky_by.partition(":")
-    return Key(KeySource(source), name)
 
 
 class Active:
