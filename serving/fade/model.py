@@ -99,10 +99,11 @@ class FadeModel:
     ) -> None:
         self._members = [Member(manager, ref, form) for ref in members]
         self._recorder: Recorder | None = None
+        self.mirror = Mirror(NAMES, Comparer(tuple(form.labels)), (self,), _LIMITS)
         self._router = Router(
             *(form.name, NAMES, Shares((BASIS_POINTS, 0))),
             key=key,
-            mirror=Mirror(NAMES, Comparer(tuple(form.labels)), (self,), _LIMITS),
+            mirror=self.mirror,
             observers=(self,),
         )
         self.metadata = dataclasses.replace(form, headers=form.headers | self._router.headers)
