@@ -30,9 +30,9 @@ class Key:
     name: str
 
     @property
-    def headers(self) -> frozenset[str]:
+    def headers(self) -> tuple[str, ...]:
         """Names of the headers that it needs, in lower case."""
-        return frozenset((self.name.lower(),) if self.source is KeySource.HEADER else ())
+        return (self.name.lower(),) if self.source is KeySource.HEADER else ()
 
     def of(self, request: InferRequest) -> str | None:
         """The key of a request; ``None`` where it has none."""

@@ -56,7 +56,7 @@ class Contract:
     labels: Mapping[str, tuple[str, ...]]
     max_batch_size: int
     quantization: Mapping[str, tuple[float, int]]
-    headers: frozenset[str]
+    headers: tuple[str, ...]
 
     @classmethod
     def of(cls, metadata: ModelMetadata) -> Self:

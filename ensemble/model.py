@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -41,11 +42,12 @@ class Ensemble:
         kind: how they answer as one.
         live: where they are leased.
         crew: runs them side by side.
+        seen: what of a plan's face clients see.
         record: is told what each member answered.
         around: entered for each call, as for work that members share.
 
     Raises:
-        FailedPrecondition, Unavailable: as ``Kind``.
+        CrossfadeError: as ``Kind`` and ``seen``.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Ensemble:
         *,
         live: Live,
         crew: Crew,
+        seen: Callable[[Face], Face],
         record: Record,
         around: Around = contextlib.nullcontext,
     ) -> None:
@@ -65,10 +68,11 @@ class Ensemble:
         self._live = live
         self._crew = crew
         self._record = record
+        self._seen = seen
         self._around = around
         self._lock = threading.Lock()
         self._now = self._planned()
-        self._face: Face = self._now[0].face
+        self._face = seen(self._now[0].face)
         self._outputs = tuple(spec.name for spec in self._face.signature.outputs)
         self.metadata = ModelMetadata(
             name,
@@ -112,11 +116,12 @@ class Ensemble:
         measures: Callable[[], Iterable[Measure]] = getattr(self._kind, "measures", tuple)
         return measures()
 
-    def _headers(self, kind: Kind) -> frozenset[str]:
+    def _headers(self, kind: Kind) -> tuple[str, ...]:
         """What the kind and, since it passes requests on, the members look at."""
-        own: frozenset[str] = getattr(kind, "headers", frozenset())
+        own: tuple[str, ...] = getattr(kind, "headers", ())
         looks = [look(member, self._live) for member in self._members]
-        return own.union(*(one.contract.headers for one in looks if isinstance(one, Known)))
+        theirs = (one.contract.headers for one in looks if isinstance(one, Known))
+        return tuple(sorted({*own, *itertools.chain(*theirs)}))
 
     def _infer(self, requests: Sequence[InferRequest]) -> Sequence[Result]:
         plan, team = self._now
@@ -151,7 +156,7 @@ class Ensemble:
         with self._lock:
             if self._now[0] is old:
                 new = self._planned()
-                if new[0].face != self._face:
+                if self._seen(new[0].face) != self._face:
                     raise _changing("a member")
                 self._now = new
                 _log.info("members changed", extra={"model": self.metadata.name})

@@ -44,7 +44,7 @@ class RoutedKind:
         self._tolerance = tolerance
 
     @property
-    def headers(self) -> frozenset[str]:
+    def headers(self) -> tuple[str, ...]:
         """See ``ModelMetadata``."""
         return self._router.headers
 

@@ -83,9 +83,9 @@ class Router:
         self._route = self._made(shares)
 
     @property
-    def headers(self) -> frozenset[str]:
+    def headers(self) -> tuple[str, ...]:
         """See ``ModelMetadata``."""
-        return self._key.headers if self._key else frozenset()
+        return self._key.headers if self._key else ()
 
     @property
     def shares(self) -> Shares:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.members import Contract, Known, Live, Look
+from crossfade.ensemble.spreading import Spreading
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import InferRequest, InferResult, ModelMetadata
 
@@ -33,6 +36,7 @@ class Team:
         self._live = live
         self._crew = crew
         self._record = record
+        self._spreading: dict[tuple[int, ...], Spreading] = {}  # by members and size of a call
         # The last model of each that was found to keep the contract, so that it is compared once.
         self._same: list[ModelMetadata | None] = [
             one.metadata if isinstance(one, Known) else None for one in members
@@ -70,8 +74,19 @@ class Team:
         Raises:
             Stale: as ``ask``.
         """
-        tasks = [lambda job=job: self.ask(*job) for job in jobs]
-        return self._crew.run(tasks, until_s)
+        if len(jobs) == 1 and until_s is None:
+            return [self.ask(*jobs[0])]
+        tasks = [functools.partial(self.ask, *job) for job in jobs]
+        if until_s is not None:
+            return self._crew.run(tasks, until_s)
+        rows = sum(request.rows for request in jobs[0][1])
+        form = (*[number for number, _ in jobs], rows.bit_length())
+        spreading = self._spreading.setdefault(form, Spreading())
+        spread = spreading.choose()
+        began_s = time.perf_counter()
+        results = self._crew.run(tasks, spread=spread)
+        spreading.took(spread, time.perf_counter() - began_s)
+        return results
 
     def _asked(
         self, number: int, known: Known, requests: Sequence[InferRequest]

@@ -114,7 +114,7 @@ class ModelMetadata:
     max_batch_size: int = 0
     nodes: Mapping[str, int] = dataclasses.field(default_factory=_nothing)
     quantization: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=_nothing)
-    headers: frozenset[str] = frozenset()
+    headers: tuple[str, ...] = ()
 
     @property
     def default_signature(self) -> str:
