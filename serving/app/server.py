@@ -45,11 +45,14 @@ from crossfade.serving.repository.source import Source, open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport import openapi
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
+from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.native_host import NativeHost
 from crossfade.serving.transport.operation import Operation
 
 _log = logging.getLogger(__name__)
+_Host = GrpcHost | NativeHost | HttpHost
 # mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with
 # every large message; models that are unloaded are trimmed explicitly.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -177,29 +180,36 @@ class Server:
     def start(self) -> None:
         """Listens, loads the models, and returns when the server is ready.
 
+        Where fades are kept, models come first: a client of a fade that sees a server at all gets
+        an answer, after a crash, too.
+
         Raises:
-            Unavailable: a port cannot be bound.
+            Unavailable: a port cannot be bound, or the database of fades cannot be reached.
         """
         began_s = time.perf_counter()
         hosts = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics}
-        for host in hosts.values():
-            if host:
-                host.start()
-        ports = {f"{name}_port": host.port for name, host in hosts.items() if host}
-        addresses = {"host": self._config.host, "http_host": self._config.http_host}
-        where = {name: address for name, address in addresses.items() if address}
-        transport = choose(self._config)
-        _log.info("listening", extra={**where, "transport": transport, **ports})
-        if self._fades:
+        if self._fades is None:
+            self._listen(hosts)
+            self._manager.start()
+        else:
             self._fades.prepare()
-        self._manager.start()
-        if self._fades:
+            self._manager.start()
             self._fades.start()
+            self._listen(hosts)
         if self._models:
             self._models.follow(self._manager)
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
-        _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
+        _log.info("ready", extra={**_ports(hosts), "models": models, "seconds": seconds})
+
+    def _listen(self, hosts: Mapping[str, _Host | None]) -> None:
+        for host in hosts.values():
+            if host:
+                host.start()
+        addresses = {"host": self._config.host, "http_host": self._config.http_host}
+        where = {name: address for name, address in addresses.items() if address}
+        transport = choose(self._config)
+        _log.info("listening", extra={**where, "transport": transport, **_ports(hosts)})
 
     def _fade_metrics(self) -> Iterable[Metric]:
         return fade_metrics.collect(self._fades.active()) if self._fades else ()
@@ -228,6 +238,10 @@ class Server:
             self._fades.close()
         self._manager.close()
         _log.info("stopped")
+
+
+def _ports(hosts: Mapping[str, _Host | None]) -> dict[str, int | None]:
+    return {f"{name}_port": host.port for name, host in hosts.items() if host}
 
 
 def _metrics(exposition: Exposition, path: str, name: str) -> Route:
