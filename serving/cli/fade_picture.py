@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, Final
 
 _WIDTH, _LEFT, _RIGHT = 860, 190, 30
-_SHARE_HEIGHT, _METRIC_HEIGHT, _GAP, _TOP = 170, 64, 26, 58
+_SHARE_HEIGHT, _METRIC_HEIGHT, _GAP, _TOP = 170, 72, 22, 58
 _COLOURS: Final = {
     "start": "#57606a",
     "advance": "#1a7f37",
@@ -57,7 +57,7 @@ def draw(history: dict[str, Any]) -> str:
         f'width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
         f'<title>{escape(title)}</title><rect width="100%" height="100%" fill="#ffffff"/>',
         _text(_LEFT, 24, title, size=15, weight="bold"),
-        *_legend(sorted({each["action"] for each in decisions})),
+        *_legend(list(dict.fromkeys(each["action"] for each in decisions))),
         *_share(history, x, end_s + margin_s),
     ]
     top = _TOP + _SHARE_HEIGHT + _GAP
@@ -73,6 +73,8 @@ def _legend(actions: Sequence[str]) -> Iterable[str]:
         at = _LEFT + 100 * place
         yield f'<circle cx="{at + 5}" cy="40" r="4" fill="{_COLOURS[action]}"/>'
         yield _text(at + 14, 44, action.replace("_", " "))
+    yield _text(_WIDTH - _RIGHT - 76, 44, "limits: goes on", anchor="end", colour="#1a7f37")
+    yield _text(_WIDTH - _RIGHT, 44, "/ rolls back", anchor="end", colour="#cf222e")
 
 
 def _share(history: dict[str, Any], x: _Scale, end_s: float) -> Iterable[str]:
@@ -116,7 +118,7 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
         for found in each["findings"]
         if found["metric"] == metric
     ]
-    low, high = _range([found for _, found in seen])
+    low, high = _range(metric, [found for _, found in seen])
     bottom = top + _METRIC_HEIGHT
     y = _Scale(low, high, bottom, top)
     yield _text(12, top + 12, metric.replace("_", " "), weight="bold")
@@ -125,10 +127,11 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
         f'height="{_METRIC_HEIGHT}" fill="#f6f8fa"/>'
     )
     limits = seen[-1][1]
-    for value, colour in ((limits["harmful"], "#cf222e"), (limits["good"], "#1a7f37")):
+    red, green = limits["harmful"], limits["good"]
+    apart = max(0.0, 13 - abs(y(red) - y(green))) / (2 if red > green else -2) * (red != green)
+    for value, colour, shift in ((red, "#cf222e", -apart), (green, "#1a7f37", apart)):
         yield _line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), colour, dashed=True)
-    for value in (low, high):
-        yield _text(_LEFT - 8, y(value) + (12 if value == high else 0), f"{value:.3g}", "end")
+        yield _text(_LEFT - 8, y(value) + 4 + shift, f"{value:g}", anchor="end", colour=colour)
     for at_s, found in seen:
         colour, bounds = _VERDICTS[found["verdict"]], found["bounds"]
         lower = low if bounds["lower"] is None else bounds["lower"]
@@ -143,7 +146,7 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
             yield f'<circle cx="{x(at_s):.1f}" cy="{y(bounds["estimate"]):.1f}" r="3"/>'
 
 
-def _range(found: Sequence[dict[str, Any]]) -> tuple[float, float]:
+def _range(metric: str, found: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """From the limits and estimates, with room for bounds, which are cut off if they are far."""
     points = [
         value
@@ -153,7 +156,10 @@ def _range(found: Sequence[dict[str, Any]]) -> tuple[float, float]:
     ]
     low, high = min(points), max(points)
     room = max(high - low, 0.02) * 0.6
-    return low - room, high + room
+    if metric in {"quality", "errors"}:  # differences
+        return low - room, high + room
+    most = 1.0 if metric == "agreement" else high + room
+    return max(0.0, low - room), max(high, most)
 
 
 def _time_axis(start_s: float, end_s: float, x: _Scale, top: float) -> Iterable[str]:
@@ -175,9 +181,16 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bo
 
 
 def _text(
-    x: float, y: float, what: str, anchor: str = "start", *, size: int = 12, weight: str = "normal"
+    x: float,
+    y: float,
+    what: str,
+    anchor: str = "start",
+    *,
+    size: int = 12,
+    weight: str = "normal",
+    colour: str = "#24292f",
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
-        f'font-weight="{weight}" fill="#24292f">{escape(what)}</text>'
+        f'font-weight="{weight}" fill="{colour}">{escape(what)}</text>'
     )
