@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from crossfade.runtimes.core.model import InferResponse, InferResult, Tensor
+from crossfade.serving.fade.records import MAX_ANSWER
 
 _LABELS: Final = "labels"  # the output with class names, where a model postprocesses
-_MAX_CHARACTERS: Final = 1024  # as the database keeps
 
 
 def said(result: InferResult) -> str | None:
@@ -21,7 +21,7 @@ def said(result: InferResult) -> str | None:
     for name, labels in result.model.labels.items():
         scores = result.outputs.get(name)
         if scores is not None and scores.size == len(labels) and scores.dtype.kind in "fiu":
-            return labels[int(scores.argmax())][:_MAX_CHARACTERS] or None
+            return _short(labels[int(scores.argmax())])
     first = result.outputs.get(_LABELS)
     if first is None and len(result.outputs) == 1:
         (first,) = result.outputs.values()
@@ -33,9 +33,13 @@ def said(result: InferResult) -> str | None:
 def _word(array: Tensor) -> str | None:
     value = array.flat[0]
     if isinstance(value, bytes):
-        text = value.decode("utf-8", "replace").replace("\0", "")
+        text = value.decode("utf-8", "replace")
     elif array.dtype.kind in "biuU":
         text = str(value)
     else:
         return None
-    return text[:_MAX_CHARACTERS] or None
+    return _short(text)
+
+
+def _short(text: str) -> str | None:
+    return text.replace("\0", "")[:MAX_ANSWER] or None

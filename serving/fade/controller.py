@@ -130,8 +130,8 @@ class FadeController:
         """
         if action not in _ACTIONS:
             raise InvalidArgument(f"an action is one of {', '.join(_ACTIONS)}")
-        if len(reason) > 1024:
-            raise InvalidArgument("a reason has at most 1024 characters")
+        if len(reason) > 1024 or "\0" in reason:
+            raise InvalidArgument("a reason has at most 1024 characters, none of them NUL")
         wanted = _ACTIONS[action]
         with self._turn:
             for left in reversed(range(_TRIES)):
@@ -238,14 +238,16 @@ class FadeController:
             self._route(detours)
         for old in stale:
             old.close()
-        for active in self._active.values():
-            active.close_stale()
 
     def _publish(self) -> None:
         for active in self._active.values():
             for fade, recorder in active.recorders():
                 if predictions := recorder.predictions():
-                    self._database.feedback.predicted(fade, predictions, time.time())
+                    try:
+                        self._database.feedback.predicted(fade, predictions, time.time())
+                    except CrossfadeError:
+                        recorder.put_back(predictions)
+                        raise
                 if (evidence := recorder.changed()) is None:
                     continue
                 try:
@@ -269,7 +271,7 @@ class FadeController:
 
     def _get(self, name: str) -> Fade:
         try:
-            return self._database.fades.get(name)
+            return self._database.fades.get(check_name(name))
         except NotFound:
             raise NotFound(
                 f"there is no fade of '{escape(name)}': `crossfade fade start` begins one"

@@ -42,7 +42,7 @@ def status(
         "missing": list(decision.missing) if live else [],
         "last_decision": _decision(last),
         "label": fade.plan.label,
-        "plan": fade.plan.model_dump(mode="json"),
+        "plan": fade.plan.model_dump(mode="json", exclude_none=True),
     }
 
 
@@ -56,7 +56,7 @@ def history(fade: Fade, records: list[Record]) -> dict[str, Any]:
         "name": fade.name,
         "from": fade.primary,
         "to": fade.candidate,
-        "plan": fade.plan.model_dump(mode="json"),
+        "plan": fade.plan.model_dump(mode="json", exclude_none=True),
         "decisions": decisions,
     }
 

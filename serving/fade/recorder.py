@@ -12,7 +12,7 @@ from crossfade.runtimes.core.errors import Cancelled, FailedPrecondition, Invali
 from crossfade.runtimes.core.model import InferRequest, InferResult
 from crossfade.serving.fade.answers import said
 from crossfade.serving.fade.evidence import PRIMARY, StepEvidence
-from crossfade.serving.fade.records import Prediction
+from crossfade.serving.fade.records import MAX_REQUEST_ID, Prediction
 
 _MAX_PREDICTIONS: Final = 20_000  # that wait for the database
 
@@ -49,7 +49,7 @@ class Recorder:
             times = [primary.latency_ms, candidate.latency_ms]
             self._evidence.observe_pairs([agreed], [failed], [times])
             self._changed = True
-            if self._mirrored and pair.request.id and any(words):
+            if self._mirrored and _is_id(pair.request.id) and any(words):
                 self._predictions.append(Prediction(pair.request.id, *words))
 
     def observe_alone(self, requests: Sequence[InferRequest], outcomes: Sequence[Outcome]) -> None:
@@ -64,7 +64,7 @@ class Recorder:
         with self._lock:
             self._evidence.observe_alone(outcome.member, [outcome.failed], [outcome.latency_ms])
             self._changed = True
-            if word and request.id and not self._mirrored:
+            if word and _is_id(request.id) and not self._mirrored:
                 asked = (word, None) if outcome.member == PRIMARY else (None, word)
                 self._predictions.append(Prediction(request.id, *asked))
 
@@ -86,6 +86,16 @@ class Recorder:
         while self._predictions:
             found.append(self._predictions.popleft())
         return found
+
+    def put_back(self, predictions: Sequence[Prediction]) -> None:
+        """These could not be kept: they are returned again, as far as there is room."""
+        room = _MAX_PREDICTIONS - len(self._predictions)
+        self._predictions.extendleft(reversed(predictions[:room]))
+
+
+def _is_id(text: str) -> bool:
+    """Whether the database can keep it; others cannot be given feedback for."""
+    return 0 < len(text) <= MAX_REQUEST_ID and "\0" not in text
 
 
 def _counts_for_nobody(result: InferResult) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Position, Status
 
+# Characters of an id, and of an answer or a truth.
+MAX_REQUEST_ID: Final = 256
+MAX_ANSWER: Final = 1024
 Outcome = Literal["joined", "waiting", "repeated", "conflict"]
 
 

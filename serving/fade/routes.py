@@ -15,7 +15,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.fade import members
 from crossfade.serving.fade.form import Adapter
-from crossfade.serving.fade.model import FadeModel
+from crossfade.serving.fade.model import FadeModel, Member
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Finding, Status
 from crossfade.serving.fade.recorder import Recorder
@@ -32,13 +32,14 @@ _OVER: Final = frozenset({Status.ROLLED_BACK, Status.RETIRED})
 
 def without_members(fade: Fade) -> Detoured:
     """What references mean as long as the members are not loaded."""
-    return _plain(fade, fade.position.status)
-
-
-def _plain(fade: Fade, status: Status) -> dict[ModelRef, Detour | ModelRef]:
-    over = status in {Status.PROMOTED, Status.RETIRED}
-    target = members.parse(fade.candidate if over else fade.primary)
+    target = _target(fade)
     return {ref: target for ref in _asked(fade) if ref != target}
+
+
+def _target(fade: Fade) -> ModelRef:
+    """The member that answers if there is only one."""
+    over = fade.position.status in {Status.PROMOTED, Status.RETIRED}
+    return members.parse(fade.candidate if over else fade.primary)
 
 
 def _asked(fade: Fade) -> list[ModelRef]:
@@ -48,11 +49,17 @@ def _asked(fade: Fade) -> list[ModelRef]:
 
 
 class Opened:
-    """The model of a fade, ready to answer."""
+    """A model that answers for a fade.
 
-    def __init__(self, served: Served, model: FadeModel, is_identity: bool) -> None:
-        self.served = served
-        self.model = model
+    Attributes:
+        model: of both members; ``None`` where only one is left.
+        is_identity: whether clients could ask the candidate itself and not notice.
+    """
+
+    def __init__(self, like: Served, model: FadeModel | Member, is_identity: bool = True) -> None:
+        statistics = Statistics()
+        self.served = Served(Measured(model, statistics), statistics, like.config, like.queue)
+        self.model = model if isinstance(model, FadeModel) else None
         self.is_identity = is_identity
 
     def close(self) -> None:
@@ -85,9 +92,18 @@ def open_fade(
         form = dataclasses.replace(first.metadata, name=name)
         adapter = Adapter(form, second.metadata)
         model = FadeModel(form, manager, (primary, candidate), key_of(plan.key))
-        statistics = Statistics()
-        served = Served(Measured(model, statistics), statistics, first.config, first.queue)
-        return Opened(served, model, adapter.is_identity)
+        return Opened(first, model, adapter.is_identity)
+
+
+def _open_one(fade: Fade, manager: Manager) -> Opened | None:
+    """What answers after a fade: none where its member is the model of that name itself."""
+    target = _target(fade)
+    if target.name == fade.name:
+        return None
+    served = manager.lease(target)
+    with served as model:
+        form = dataclasses.replace(model.metadata, name=fade.name)
+        return Opened(served, Member(manager, target, form))
 
 
 @contextlib.contextmanager
@@ -113,7 +129,6 @@ class Active:
 
     def __init__(self, fade: Fade, opened: Opened | None, waits_for: str = "") -> None:
         self._opened = opened
-        self._closing: Opened | None = None
         self.waits_for = waits_for
         self._recorders: list[tuple[Fade, Recorder]] = []
         self.detours: Detoured = {}
@@ -123,10 +138,10 @@ class Active:
     @classmethod
     def of(cls, fade: Fade, manager: Manager) -> Self:
         """Opens the model that the fade needs now; what cannot be is tried again later."""
-        if fade.position.status in _OVER:
-            return cls(fade, None)
         pair = members.parse(fade.primary), members.parse(fade.candidate)
         try:
+            if fade.position.status in _OVER:
+                return cls(fade, _open_one(fade, manager))
             return cls(fade, open_fade(fade.name, *pair, fade.plan, manager))
         except CrossfadeError as error:
             return cls(fade, None, error.message)
@@ -138,25 +153,21 @@ class Active:
 
     def can_follow(self, fade: Fade) -> bool:
         """Whether this model still serves after a later decision."""
-        return fade.id == self.fade.id and (
-            self._opened is not None or fade.position.status in _OVER
-        )
+        same = fade.id == self.fade.id and fade.position.status not in _OVER
+        return same and self._opened is not None
 
     def follow(self, fade: Fade) -> None:
         """Routes as the fade says now."""
         self.fade = fade
-        status, opened = fade.position.status, self._opened
-        if status in _OVER:
-            self._closing, self._opened, self.waits_for = opened, None, ""
-        if opened is None or status in _OVER:
-            self.detours = _plain(fade, status)
+        opened, live = self._opened, fade.position.status.live
+        if opened is None:
+            self.detours = without_members(fade)
             return
-        if status.live:
+        if opened.model is not None and live:
             self._observe(fade, opened.model)
-        else:
+        elif opened.model is not None:
             opened.model.set(100, 0, None)
-        detour = Detour(opened.served, gives_ids=status.live)
-        self.detours = dict.fromkeys(_asked(fade), detour)
+        self.detours = dict.fromkeys(_asked(fade), Detour(opened.served, gives_ids=live))
 
     def _observe(self, fade: Fade, model: FadeModel) -> None:
         step = fade.plan.steps[fade.position.step]
@@ -173,7 +184,7 @@ class Active:
 
     def answered(self) -> dict[str, int]:
         """Requests of this server by who answered; see ``FadeModel``."""
-        if self._opened is None:
+        if self._opened is None or self._opened.model is None:
             return {}
         return {name: int(n) for (name,), n in self._opened.model.answered.values().items()}
 
@@ -186,13 +197,7 @@ class Active:
                 "to stay; give the candidate the primary's names and label order to retire it"
             )
 
-    def close_stale(self) -> None:
-        """Has the model that is no longer routed to closed when its last request is answered."""
-        if self._closing is not None:
-            self._closing.close()
-            self._closing = None
-
     def close(self) -> None:
-        """The same for the model that is."""
-        self._closing, self._opened = self._opened or self._closing, None
-        self.close_stale()
+        """Has the model closed when its last request is answered."""
+        if self._opened is not None:
+            self._opened.close()

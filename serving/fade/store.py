@@ -58,7 +58,7 @@ class FadeStore:
             "name": name,
             "primary_model": primary,
             "candidate_model": candidate,
-            "plan": plan.model_dump_json(),
+            "plan": plan.model_dump_json(exclude_none=True),
             **_columns(Position(Status.RUNNING, 0, now_s)),
             "version": 0,
         }

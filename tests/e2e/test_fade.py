@@ -74,9 +74,11 @@ def wait_for(server: ServerProcess, name: str, done: Callable[[Any], bool]) -> A
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fade") / "models"
-    for name in ("worse", "told", "plain", "refused", "named"):
+    for name in ("worse", "told", "plain", "refused", "named", "turned"):
         fading.write_pair(folder, name)
     fading.write_pair(folder, "failing", fails=True)
+    fading.write_version(folder / "same", 1)
+    fading.write_version(folder / "same_custom", 2)
     fading.write_version(folder / "other", 1, ("rose", "tulip", "lily"))
     return folder
 
@@ -177,6 +179,53 @@ def test_a_candidate_that_fails_is_rolled_back_and_no_client_sees_it(
         client.wait_more(20)
     assert client.faults == []
     assert ended["last_decision"]["reason"].startswith("errors is between")
+
+
+def test_an_operators_fade_with_a_label(server: ServerProcess) -> None:
+    """Paused, resumed, promoted and retired; a label that clients call goes with it."""
+    plan = LONG % ("shadow", "") + "label: stable\nkey: {parameter: user}\n"
+    begin(server, "same", plan)
+    body = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+
+    def answered_by(name: str) -> Any:
+        status = ask(server, "GET", "/v2/fades/same")
+        return status["answered"].get(name, 0)
+
+    for step, (action, status) in enumerate(
+        {"pause": "PAUSED", "resume": "RUNNING", "promote": "PROMOTED"}.items(), 1
+    ):
+        labelled = {**body, "parameters": {"version_label": "stable"}}
+        for asked in (body, labelled):
+            assert ask(server, "POST", "/v2/models/same/infer", asked)["model_name"] == "same"
+        rows = ask(server, "POST", "/v1/models/same/labels/stable:predict", {"inputs": [[1, 2, 3]]})
+        assert len(rows["outputs"][0]) == 3, rows
+        assert answered_by("primary") == 3 * step
+        assert ask(server, "POST", f"/v2/fades/same/{action}")["status"] == status
+    ask(server, "POST", "/v2/models/same/infer", labelled)
+    assert answered_by("candidate") == 1
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as response:
+        metrics = response.read().decode()
+    for line in (
+        'crossfade_fade_share_ratio{fade="same"} 1.0',
+        'crossfade_fade_status{fade="same",status="PROMOTED"} 1.0',
+        'crossfade_fade_decisions_total{fade="same"} 4.0',
+        'crossfade_fade_requests_total{answered_by="primary",fade="same"} 9.0',
+        'crossfade_fade_requests_total{answered_by="candidate",fade="same"} 1.0',
+    ):
+        assert line in metrics.splitlines(), line
+    assert ask(server, "POST", "/v2/fades/same/promote").startswith("409 the fade is promoted")
+    assert ask(server, "POST", "/v2/fades/same/retire")["status"] == "RETIRED"
+    after = ask(server, "POST", "/v2/models/same/infer", labelled)
+    assert (after["model_name"], after["model_version"]) == ("same", "2")
+    assert ask(server, "POST", "/v2/fades/same/rollback").startswith("409 the fade is retired")
+
+
+def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> None:
+    begin(server, "turned", LONG % ("shadow", ""))
+    assert ask(server, "POST", "/v2/fades/turned/retire").startswith("409 the fade is running")
+    assert ask(server, "POST", "/v2/fades/turned/promote")["status"] == "PROMOTED"
+    said = ask(server, "POST", "/v2/fades/turned/retire")
+    assert said.startswith("409 'turned_custom' has other names, labels or types than 'turned'")
 
 
 # -- feedback -------------------------------------------------------------------------------------
