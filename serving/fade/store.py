@@ -95,15 +95,6 @@ class FadeStore:
         with reading(self._engine) as connection:
             return [_fade(row) for row in connection.execute(query)]
 
-    def live(self) -> list[Fade]:
-        """All fades that are running or paused, the oldest first."""
-        live = FADES.c.status.in_([Status.RUNNING.value, Status.PAUSED.value])
-        with reading(self._engine) as connection:
-            return [
-                _fade(row)
-                for row in connection.execute(sa.select(FADES).where(live).order_by(FADES.c.id))
-            ]
-
     def act(self, fade: Fade, action: Action, reason: str, *, now_s: float, actor: str) -> Fade:
         """Does what an operator asks.
 
