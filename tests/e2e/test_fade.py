@@ -19,7 +19,7 @@ import tritonclient.grpc as triton
 
 from crossfade.serving.wire import crossfade as wire
 from tests import fading
-from tests.conftest import ServerProcess
+from tests.conftest import SERVE, ServerProcess
 from tests.serving.fade.databases import postgresql, url
 
 __all__ = ["postgresql", "url"]
@@ -220,6 +220,22 @@ def test_an_operators_fade_with_a_label(server: ServerProcess) -> None:
     assert ask(server, "POST", "/v2/fades/same/rollback").startswith("409 the fade is retired")
 
 
+def test_a_name_that_only_the_fade_has(server: ServerProcess) -> None:
+    body = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+    assert ask(server, "POST", "/v2/models/alias/infer", body).startswith("404")
+    begin(server, "alias", LONG % ("shadow", ""), **{"from": "plain", "to": "plain_custom"})
+    for action in ("promote", "rollback"):
+        assert ask(server, "POST", "/v2/models/alias/infer", body)["model_name"] == "alias"
+        (rows,) = ask(
+            server, "POST", "/v1/models/alias:predict", {"instances": [[1, 2, 3]]}
+        ).values()
+        assert int(np.argmax(rows[0])) == fading.LABELS.index("daisy")
+        assert ask(server, "GET", "/v2/models/alias")["inputs"][0]["name"] == "x"
+        assert ask(server, "GET", "/v2/models/alias/ready")["ready"] is True
+        assert isinstance(ask(server, "POST", f"/v2/fades/alias/{action}"), dict)
+    assert ask(server, "POST", "/v2/models/alias/infer", body)["model_name"] == "alias"
+
+
 def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> None:
     begin(server, "turned", LONG % ("shadow", ""))
     assert ask(server, "POST", "/v2/fades/turned/retire").startswith("409 the fade is running")
@@ -331,7 +347,18 @@ def test_the_command_says_what_to_do(server: ServerProcess) -> None:
     done = cli(server, "promote", "nothing")
     assert done.returncode == 1
     assert "there is no fade of 'nothing': `crossfade fade start` begins one" in done.stderr
-    assert cli(server, "status").returncode == 0
+
+
+def test_a_server_without_its_database_does_not_start(repository: Path) -> None:
+    done = subprocess.run(
+        [*SERVE, "--model-repository", repository, "--fade-database", "sqlite:////nowhere/f.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "crossfade: the fade database cannot be used now\n"
 
 
 # -- several servers ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossfade.ensemble.keys import HEADER, Key, KeySource
 from crossfade.runtimes.core.errors import (
     Cancelled,
     CrossfadeError,
@@ -98,9 +99,11 @@ def label_of(result: InferResult) -> str:
 def fade() -> Iterator[Callable[..., tuple[FadeModel, Recorder]]]:
     made: list[FadeModel] = []
 
-    def make(models: Models, share: float, mirror: float = 0.0) -> tuple[FadeModel, Recorder]:
+    def make(
+        models: Models, share: float, mirror: float = 0.0, key: Key | None = None
+    ) -> tuple[FadeModel, Recorder]:
         manager: Any = models
-        model = FadeModel(FORM, manager, (ModelRef("automl"), ModelRef("custom")))
+        model = FadeModel(FORM, manager, (ModelRef("automl"), ModelRef("custom")), key)
         recorder = Recorder(mirrored=mirror > 0)
         model.set(share, mirror, recorder)
         made.append(model)
@@ -128,6 +131,17 @@ def test_the_share_is_kept(fade: Any) -> None:
     alone = evidence(recorder).alone.counts
     assert alone.tolist() == [labels.count("rose"), labels.count("oak")]
     assert recorder.changed() is None
+
+
+def test_a_key_stays_at_its_member(fade: Any) -> None:
+    models, key = Models(automl=Fake(says(0)), custom=Fake(says(1))), Key(KeySource.HEADER, "User")
+    model, _ = fade(models, 50, key=key)
+    assert model.metadata.headers == ("user",)
+    inputs = {"x": np.zeros((1, 2), np.float32)}
+    for user in range(20):
+        parameters = {HEADER + "user": f"u{user}"}
+        requests = [InferRequest(inputs, parameters=parameters) for _ in range(5)]
+        assert len({label_of(result) for result in model.infer(requests)}) == 1
 
 
 @pytest.mark.parametrize("error", [Internal("broken"), Unavailable("busy"), NotFound("gone")])
