@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crossfade.ensemble.tails import binomial_upper
 
-# Rows between two false alarms, on average and at least: the reciprocal of the evidence needed.
+# Rows between two false alarms, on average and at least.
 ROWS_PER_FALSE_ALARM: Final = 1_000_000
 _SHARES: Final = np.geomspace(0.01, 0.9, 8)  # of a bettor's wealth
 _LEVEL: Final = 0.01  # the expected rate is outside its range so often
@@ -36,10 +36,10 @@ class RateWatch:
     """Says when a rate leaves the range that it was expected in. Thread-safe.
 
     An e-detector (Shin, Ramdas and Rinaldo, 2023) in the form of Shiryaev and Roberts: at every
-    update a new gambler starts with 1 and bets against "the rate is in the range"; the sum of
-    their fortunes reaches N no sooner than after N rows on average while the claim is true, and
-    grows exponentially once it is not, however long it has been true before. Bets are fixed shares
-    of the wealth, from small (slow drifts) to large (sudden ones).
+    update a new gambler starts with 1 and bets against "the rate is at most (at least) so high";
+    the sum of their fortunes reaches N no sooner than after N updates on average while the claim
+    is true, and grows exponentially once it is not, however long it has been true before. Bets are
+    fixed shares of the wealth, from small (slow drifts) to large (sudden ones).
 
     Args:
         expected: the range.
@@ -50,7 +50,8 @@ class RateWatch:
         self, expected: Expected, rows_per_false_alarm: float = ROWS_PER_FALSE_ALARM
     ) -> None:
         self.expected = expected
-        self._needed = rows_per_false_alarm
+        # The fortunes of both sides less two for each update gain nothing on average.
+        self._needed = 2 * rows_per_false_alarm
         self._lock = threading.Lock()
         self._above = _Side(expected.high)
         self._below = _Side(1 - expected.low)
@@ -66,7 +67,7 @@ class RateWatch:
         with self._lock:
             above = self._above.update(hits, rows - hits)
             below = self._below.update(rows - hits, hits)
-            if max(above, below) < self._needed / 2:  # each side has half of the false alarms
+            if max(above, below) < self._needed:
                 return None
             self._above.reset()
             self._below.reset()

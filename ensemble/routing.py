@@ -5,26 +5,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from crossfade.ensemble.asking import Ask, ask
+from crossfade.ensemble.asking import Ask
 from crossfade.ensemble.keys import Key
 from crossfade.ensemble.measures import Measure, Tally
 from crossfade.ensemble.mirror import Mirror
 from crossfade.ensemble.observing import Observer, Outcome, tell_alone
-from crossfade.ensemble.plan import ANSWERED_BY
 from crossfade.ensemble.ratio import SampleRatio
 from crossfade.ensemble.split import BASIS_POINTS, Split
 from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.runtimes.core.model import (
     InferRequest,
-    InferResponse,
-    InferResult,
-    Model,
-    ModelMetadata,
 )
-
-MEMBER: Final = ANSWERED_BY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,67 +186,3 @@ class Router:
                 alone.append(place)
         if alone and self._observers:
             tell_alone(self._observers, [requests[p] for p in alone], [outcomes[p] for p in alone])
-
-
-class Routed:
-    """A Model that gives each request to one of several Models. Thread-safe.
-
-    Args:
-        metadata: of the whole; all members fit its signatures.
-        members: the first one is the primary.
-        names: of the members.
-        shares, key, mirror, observers, rng: as of ``Router``.
-    """
-
-    def __init__(
-        self,
-        metadata: ModelMetadata,
-        members: Sequence[Model],
-        names: Sequence[str],
-        shares: Shares,
-        *,
-        key: Key | None = None,
-        mirror: Mirror | None = None,
-        observers: Sequence[Observer] = (),
-        rng: random.Random | None = None,
-    ) -> None:
-        self.metadata = metadata
-        self.router = Router(
-            *(metadata.name, names, shares),
-            key=key,
-            mirror=mirror,
-            observers=observers,
-            rng=rng,
-        )
-        self._members = members
-        self._says = [{MEMBER: name} for name in names]
-
-    def route(self, shares: Shares) -> None:
-        """See ``Router.route``."""
-        self.router.route(shares)
-
-    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
-        """See ``Model.infer``."""
-        return [self._answer(outcome) for outcome in self.router.infer(requests, self._ask)]
-
-    def close(self) -> None:
-        """See ``Model.close``; copies that wait are dropped."""
-        self.router.close()
-        for member in self._members:
-            member.close()
-
-    def _ask(self, member: int, requests: Sequence[InferRequest]) -> list[Outcome]:
-        return ask(self._members[member], member, requests)
-
-    def _answer(self, outcome: Outcome) -> InferResult:
-        result = outcome.result
-        if not isinstance(result, InferResponse):
-            return result
-        said = self._says[outcome.member]
-        return InferResponse(
-            result.outputs,
-            self.metadata,
-            result.timings,
-            {**result.parameters, **said} if result.parameters else said,
-            result.final,
-        )

@@ -74,8 +74,8 @@ class Team:
         Raises:
             Stale: as ``ask``.
         """
-        if len(jobs) == 1 and until_s is None:
-            return [self.ask(*jobs[0])]
+        if len(jobs) < 2 and until_s is None:
+            return [self.ask(*job) for job in jobs]
         tasks = [functools.partial(self.ask, *job) for job in jobs]
         if until_s is not None:
             return self._crew.run(tasks, until_s)

@@ -200,7 +200,7 @@ def test_an_operators_fade_with_a_label(server: ServerProcess) -> None:
         rows = ask(server, "POST", "/v1/models/same/labels/stable:predict", {"inputs": [[1, 2, 3]]})
         assert len(rows["outputs"][0]) == 3, rows
         assert answered_by("primary") == 3 * step
-        assert ask(server, "POST", f"/v2/fades/same/{action}")["status"] == status
+        assert ask(server, "POST", f"/v2/fades/same/actions/{action}")["status"] == status
     ask(server, "POST", "/v2/models/same/infer", labelled)
     assert answered_by("candidate") == 1
     with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as response:
@@ -213,11 +213,15 @@ def test_an_operators_fade_with_a_label(server: ServerProcess) -> None:
         'crossfade_fade_requests_total{answered_by="candidate",fade="same"} 1.0',
     ):
         assert line in metrics.splitlines(), line
-    assert ask(server, "POST", "/v2/fades/same/promote").startswith("409 the fade is promoted")
-    assert ask(server, "POST", "/v2/fades/same/retire")["status"] == "RETIRED"
+    assert ask(server, "POST", "/v2/fades/same/actions/promote").startswith(
+        "409 the fade is promoted"
+    )
+    assert ask(server, "POST", "/v2/fades/same/actions/retire")["status"] == "RETIRED"
     after = ask(server, "POST", "/v2/models/same/infer", labelled)
     assert (after["model_name"], after["model_version"]) == ("same", "2")
-    assert ask(server, "POST", "/v2/fades/same/rollback").startswith("409 the fade is retired")
+    assert ask(server, "POST", "/v2/fades/same/actions/rollback").startswith(
+        "409 the fade is retired"
+    )
 
 
 def test_a_name_that_only_the_fade_has(server: ServerProcess) -> None:
@@ -232,15 +236,17 @@ def test_a_name_that_only_the_fade_has(server: ServerProcess) -> None:
         assert int(np.argmax(rows[0])) == fading.LABELS.index("daisy")
         assert ask(server, "GET", "/v2/models/alias")["inputs"][0]["name"] == "x"
         assert ask(server, "GET", "/v2/models/alias/ready")["ready"] is True
-        assert isinstance(ask(server, "POST", f"/v2/fades/alias/{action}"), dict)
+        assert isinstance(ask(server, "POST", f"/v2/fades/alias/actions/{action}"), dict)
     assert ask(server, "POST", "/v2/models/alias/infer", body)["model_name"] == "alias"
 
 
 def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> None:
     begin(server, "turned", LONG % ("shadow", ""))
-    assert ask(server, "POST", "/v2/fades/turned/retire").startswith("409 the fade is running")
-    assert ask(server, "POST", "/v2/fades/turned/promote")["status"] == "PROMOTED"
-    said = ask(server, "POST", "/v2/fades/turned/retire")
+    assert ask(server, "POST", "/v2/fades/turned/actions/retire").startswith(
+        "409 the fade is running"
+    )
+    assert ask(server, "POST", "/v2/fades/turned/actions/promote")["status"] == "PROMOTED"
+    said = ask(server, "POST", "/v2/fades/turned/actions/retire")
     assert said.startswith("409 'turned_custom' has other names, labels or types than 'turned'")
 
 
@@ -288,7 +294,7 @@ def test_requests_without_an_id_get_one(server: ServerProcess) -> None:
     assert len(over_http["id"]) == 32
     assert ask(server, "POST", "/v2/models/named/infer", {"id": "mine", **body})["id"] == "mine"
     assert "id" not in ask(server, "POST", "/v2/models/named/versions/1/infer", body)
-    assert ask(server, "POST", "/v2/fades/named/rollback")["status"] == "ROLLED_BACK"
+    assert ask(server, "POST", "/v2/fades/named/actions/rollback")["status"] == "ROLLED_BACK"
     assert "id" not in ask(server, "POST", "/v2/models/named/infer", body)
 
 
@@ -378,13 +384,13 @@ def test_two_servers_share_a_fade(
         first.wait_more(50)
         second.wait_more(50)
         wait_for(one, "flowers", lambda s: s["samples"] > 0.8 * (first.answered + second.answered))
-        assert ask(two, "POST", "/v2/fades/flowers/promote")["status"] == "PROMOTED"
+        assert ask(two, "POST", "/v2/fades/flowers/actions/promote")["status"] == "PROMOTED"
         wait_for(one, "flowers", lambda s: s["status"] == "PROMOTED" and not s["missing"])
         before = ask(one, "GET", "/v2/fades/flowers")["answered"].get("primary", 0)
         first.wait_more(20)
         after = ask(one, "GET", "/v2/fades/flowers")["answered"]
         assert after.get("primary", 0) - before <= 2
-        assert ask(one, "POST", "/v2/fades/flowers/rollback")["status"] == "ROLLED_BACK"
+        assert ask(one, "POST", "/v2/fades/flowers/actions/rollback")["status"] == "ROLLED_BACK"
     assert first.faults == second.faults == []
     history = ask(two, "GET", "/v2/fades/flowers/history")["decisions"]
     assert [each["action"] for each in history] == ["start", "promote", "roll_back"]

@@ -11,9 +11,9 @@ from scipy import stats
 
 from crossfade.ensemble.comparison import Boxes, Comparer, Comparison
 from crossfade.runtimes.core.errors import Internal
-from crossfade.runtimes.core.model import InferResponse, Tensor
-from tests.ensemble.models import METADATA
+from crossfade.runtimes.core.model import InferResponse, ModelMetadata, Tensor
 
+METADATA = ModelMetadata("flowers", 1, "fake", {})
 BOXES = Boxes("detection_boxes", "detection_scores", "detection_classes")
 
 

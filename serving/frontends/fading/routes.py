@@ -63,7 +63,7 @@ def table(fades: FadeController | None) -> list[Route]:
             _json(lambda _, parts: desk.needed(fades).history(parts["fade"])),
             operations.HISTORY,
         ),
-        Route("POST", f"{_FADE}/(?P<action>[a-z]+)", admin, _json(act), operations.ACT),
+        Route("POST", f"{_FADE}/actions/(?P<action>[a-z]+)", admin, _json(act), operations.ACT),
         Route(
             *("POST", "/v2/models/(?P<model>[^/]+)/feedback", Access.INFER),
             _json(feedback),

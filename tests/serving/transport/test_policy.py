@@ -31,7 +31,7 @@ ADMIN = {
     "/crossfade.Fading/Start",
     "/crossfade.Fading/Act",
     "/v2/fades/(?P<fade>[^/]+)",
-    "/v2/fades/(?P<fade>[^/]+)/(?P<action>[a-z]+)",
+    "/v2/fades/(?P<fade>[^/]+)/actions/(?P<action>[a-z]+)",
     "/inference.GRPCInferenceService/RepositoryModelLoad",
     "/inference.GRPCInferenceService/RepositoryModelUnload",
     "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
