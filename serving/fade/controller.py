@@ -84,7 +84,10 @@ class FadeController:
         if self._thread is not None:
             self._thread.join(_JOIN_S)
             with self._turn:
-                self._publish()
+                try:
+                    self._publish()
+                except CrossfadeError as error:
+                    _log.warning("the last evidence was not kept", extra={"reason": error.message})
                 for active in self._active.values():
                     active.close()
         self._database.close()

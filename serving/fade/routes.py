@@ -117,6 +117,13 @@ def _both(
             yield first, second
 
 
+def _can_answer(ref: ModelRef, manager: Manager) -> bool:
+    try:
+        return manager.can_answer(ref)
+    except CrossfadeError:
+        return False
+
+
 class Active:
     """A fade as this server follows it. The controller's lock guards what changes.
 
@@ -144,7 +151,10 @@ class Active:
                 return cls(fade, _open_one(fade, manager))
             return cls(fade, open_fade(fade.name, *pair, fade.plan, manager))
         except CrossfadeError as error:
-            return cls(fade, None, error.message)
+            active = cls(fade, None, error.message)
+            if fade.position.status is Status.PROMOTED and not _can_answer(pair[1], manager):
+                active.detours = dict.fromkeys(_asked(fade), pair[0])
+            return active
 
     @property
     def key(self) -> tuple[int, int]:
