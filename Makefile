@@ -12,7 +12,7 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
     import isolat openapi processing python_models remote slim table tabular tensorrt vertex
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test test-gpu test-large check format proto bench-serving bench-protocols \
+.PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
     bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
     soak native-deps native-check triton wheel clean
 
@@ -24,6 +24,9 @@ demo: $(DEMO)/.ready  ## serve the sample models, send them real images, keep se
 
 demo-once: $(DEMO)/.ready  ## the same, and end by itself
 	@$(DEMO)/bin/python examples/demo.py --once
+
+demo-fade: $(DEMO)/.fade  ## fade from one sample model to the other while a client runs, and kill the server
+	@$(DEMO)/bin/python examples/fade/demo.py
 
 test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those of gRPC on either host
 	@$(TEST)/bin/python -m pytest
@@ -106,6 +109,10 @@ $(DEMO)/.ready: pyproject.toml requirements/constraints.txt
 	@echo "making $(DEMO) (about half a minute) ..."
 	@$(call venv,$(DEMO))
 	@$(DEMO)/bin/pip $(PIP) -e '.[onnx,tflite]' 'tritonclient[grpc]'
+	@touch $@
+
+$(DEMO)/.fade: $(DEMO)/.ready
+	@$(DEMO)/bin/pip $(PIP) -e '.[fade]'
 	@touch $@
 
 $(TEST)/.ready: pyproject.toml requirements/constraints.txt

@@ -7,7 +7,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.core import Metric
 
 from crossfade import __version__
 from crossfade.runtimes import trust
@@ -18,6 +20,11 @@ from crossfade.serving.app.security import certificates, guard
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.fade import metrics as fade_metrics
+from crossfade.serving.fade.controller import FadeController
+from crossfade.serving.fade.database import FadeDatabase
+from crossfade.serving.frontends.fading import routes as fade_routes
+from crossfade.serving.frontends.fading import rpcs as fade_rpcs
 from crossfade.serving.frontends.open_inference import (
     extension_routes,
     extension_rpcs,
@@ -38,11 +45,14 @@ from crossfade.serving.repository.source import Source, open_source
 from crossfade.serving.tensors.shared_regions import SharedRegions
 from crossfade.serving.transport import openapi
 from crossfade.serving.transport.calls import Access, HttpResponse, Route
+from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.http_host import HttpHost
 from crossfade.serving.transport.http_limits import HttpLimits
+from crossfade.serving.transport.native_host import NativeHost
 from crossfade.serving.transport.operation import Operation
 
 _log = logging.getLogger(__name__)
+_Host = GrpcHost | NativeHost | HttpHost
 # mallopt(3): keep freed pages up to this size instead of asking the kernel for them again with
 # every large message; models that are unloaded are trimmed explicitly.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -80,6 +90,10 @@ class Server:
             evicts=config.memory_policy == "evict",
         )
         self._plane = DataPlane(self._manager)
+        self._fades: FadeController | None = None
+        if config.fade_database:
+            database = FadeDatabase(config.fade_database)
+            self._fades = FadeController(database, self._manager, self._plane.detour)
         policy = guard(config)
         tls = certificates(config)
         context = tls.context() if tls else None
@@ -98,12 +112,15 @@ class Server:
         exposition = Exposition(
             self._manager.served,
             lambda: self._plane.ready,
-            counted.collect,
+            lambda: [*counted.collect(), *self._fade_metrics()],
             choose(config),
             self._counters,
             memory=self._manager.memory,
         )
-        services = (rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL)
+        services = (
+            *(rpcs.SERVICE, tensorflow_rpcs.PREDICTION, tensorflow_rpcs.MODEL),
+            *(fade_rpcs.FADING, fade_rpcs.FEEDBACK),
+        )
         self.grpc = grpc_host(
             config,
             [
@@ -111,6 +128,7 @@ class Server:
                 *stream.table(self._plane, regions),
                 *extension_rpcs.table(*settings),
                 *tensorflow_rpcs.table(self._plane, counted, self._models),
+                *fade_rpcs.table(self._fades),
                 *health.table(self._plane, services),
                 *reflection.table((*services, health.SERVICE)),
             ],
@@ -131,6 +149,7 @@ class Server:
             *routes.table(self._plane, describe, regions),
             *extension_routes.table(*settings),
             *tensorflow_routes.table(self._plane, counted),
+            *fade_routes.table(self._fades),
         ]
         if config.prometheus_path is not None:
             http_routes.append(_metrics(exposition, "/metrics", "metrics"))
@@ -161,25 +180,39 @@ class Server:
     def start(self) -> None:
         """Listens, loads the models, and returns when the server is ready.
 
+        Where fades are kept, models come first: a client of a fade that sees a server at all gets
+        an answer, after a crash, too.
+
         Raises:
-            Unavailable: a port cannot be bound.
+            Unavailable: a port cannot be bound, or the database of fades cannot be reached.
         """
         began_s = time.perf_counter()
         hosts = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics}
-        for host in hosts.values():
-            if host:
-                host.start()
-        ports = {f"{name}_port": host.port for name, host in hosts.items() if host}
-        addresses = {"host": self._config.host, "http_host": self._config.http_host}
-        where = {name: address for name, address in addresses.items() if address}
-        transport = choose(self._config)
-        _log.info("listening", extra={**where, "transport": transport, **ports})
-        self._manager.start()
+        if self._fades is None:
+            self._listen(hosts)
+            self._manager.start()
+        else:
+            self._fades.prepare()
+            self._manager.start()
+            self._fades.start()
+            self._listen(hosts)
         if self._models:
             self._models.follow(self._manager)
         seconds = round(time.perf_counter() - began_s, 3)
         models = len(self._manager.served())
-        _log.info("ready", extra={**ports, "models": models, "seconds": seconds})
+        _log.info("ready", extra={**_ports(hosts), "models": models, "seconds": seconds})
+
+    def _listen(self, hosts: Mapping[str, _Host | None]) -> None:
+        for host in hosts.values():
+            if host:
+                host.start()
+        addresses = {"host": self._config.host, "http_host": self._config.http_host}
+        where = {name: address for name, address in addresses.items() if address}
+        transport = choose(self._config)
+        _log.info("listening", extra={**where, "transport": transport, **_ports(hosts)})
+
+    def _fade_metrics(self) -> Iterable[Metric]:
+        return fade_metrics.collect(self._fades.active()) if self._fades else ()
 
     def _counters(self) -> Mapping[str, int]:
         return self.grpc.counters()
@@ -201,8 +234,14 @@ class Server:
             drain.join()
         if self.metrics:
             self.metrics.stop(0)
+        if self._fades:
+            self._fades.close()
         self._manager.close()
         _log.info("stopped")
+
+
+def _ports(hosts: Mapping[str, _Host | None]) -> dict[str, int | None]:
+    return {f"{name}_port": host.port for name, host in hosts.items() if host}
 
 
 def _metrics(exposition: Exposition, path: str, name: str) -> Route:

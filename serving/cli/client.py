@@ -41,10 +41,10 @@ class Client:
         else:
             self._channel = grpc.insecure_channel(options.url, limits)
 
-    def call(self, method: str, request: Any, response: Any) -> Any:
-        """Calls a method of the Open Inference Protocol; its errors are the command's."""
+    def call(self, method: str, request: Any, response: Any, service: str = _SERVICE) -> Any:
+        """Calls a method, of the Open Inference Protocol by default; errors are the command's."""
         stub = self._channel.unary_unary(
-            _SERVICE + method, type(request).SerializeToString, response.FromString
+            service + method, type(request).SerializeToString, response.FromString
         )
         try:
             return stub(request, timeout=self._timeout_s, metadata=self._metadata)

@@ -165,6 +165,12 @@ def add(commands: Any) -> None:
         help="run model.py files in this folder as models, with all that this server may do;"
         " may be repeated",
     )
+    option(
+        "--fade-database",
+        metavar="URL",
+        help="keep fades and feedback in sqlite:///fades.db (a local disk) or postgresql://…,"
+        " which several servers may share (no fades)",
+    )
     output(parser)
     parser.set_defaults(run=lambda options: run(parser, options))
 

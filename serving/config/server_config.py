@@ -49,6 +49,7 @@ class ServerConfig:
         memory_policy: what happens to a model that does not fit: ``refuse`` it, or ``evict``
             others that nobody uses.
         allow_python_models: folders whose code may be run as models; none is.
+        fade_database: the URL of the database that fades are kept in; ``None`` keeps none.
         vertex: answers Vertex AI, too, on the HTTP port; ``None`` does not.
     """
 
@@ -88,4 +89,5 @@ class ServerConfig:
     environments_dir: Path | None = None
     memory_budget_bytes: int | None = None
     memory_policy: str = "refuse"
+    fade_database: str | None = None
     vertex: VertexConfig | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from crossfade.runtimes.core.errors import (
     escape,
 )
 from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
+from crossfade.serving.lifecycle.detours import Detour, Detours
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.tensors import fit
@@ -33,6 +35,7 @@ class Query:
     Attributes:
         signature: ``None`` is the model's default one.
         outputs: names wanted; none are all.
+        id: empty where the caller gave none; ``None`` where the protocol has none.
         deadline_s: ``time.monotonic()`` value; ``None`` is none.
         priority: 1 is served first; 0 is the model's default.
         layout: what ``inputs`` share with those of other requests, if it is known.
@@ -45,7 +48,7 @@ class Query:
     inputs: Sequence[RawTensor]
     outputs: Sequence[str] = ()
     signature: str | None = None
-    id: str = ""
+    id: str | None = None
     deadline_s: float | None = None
     priority: int = 0
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -61,6 +64,7 @@ class DataPlane:
 
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
+        self._detours: Detours = {}  # replaced as a whole, read without a lock
         self._draining = threading.Event()
         self._listeners: list[Callable[[], None]] = []
 
@@ -79,9 +83,20 @@ class DataPlane:
         """Has ``listener`` called when ``drain`` is."""
         self._listeners.append(listener)
 
+    def detour(self, detours: Detours) -> None:
+        """Has these references, exactly as they are written, mean something else from now on."""
+        self._detours = detours
+
     def model_ready(self, ref: ModelRef) -> bool:
         """Whether the model could answer now."""
-        return self.ready and self.manager.can_answer(ref)
+        to = self._detours.get(ref, ref) if self._detours else ref
+        return self.ready and (isinstance(to, Detour) or self.manager.can_answer(to))
+
+    def is_quick(self, name: str) -> bool:
+        """Whether requests for a model would now be answered at once, without a wait."""
+        if self._detours and isinstance(self._detours.get(ModelRef(name)), Detour):
+            return False
+        return self.manager.is_quick(name)
 
     def facts(self, ref: ModelRef) -> Served:
         """The version that is meant, without holding a lease: only its facts may be read.
@@ -90,7 +105,8 @@ class DataPlane:
             NotFound: no such model, version or label.
             Unavailable: not now.
         """
-        served = self.manager.lease(ref)
+        to = self._detoured(ref) if self._detours else ref
+        served = self.manager.lease(to) if isinstance(to, ModelRef) else to.served
         served.__exit__()
         return served
 
@@ -114,7 +130,7 @@ class DataPlane:
         be none at all; any other model gives exactly one.
         """
         try:
-            served = self.manager.lease(query.ref, query.deadline_s)
+            served = self._lease((query,), query.deadline_s)
         except CrossfadeError as error:
             yield error
             return
@@ -131,7 +147,7 @@ class DataPlane:
 
     def _one(self, query: Query) -> InferResult:
         try:
-            served = self.manager.lease(query.ref, query.deadline_s)
+            served = self._lease((query,), query.deadline_s)
         except CrossfadeError as error:
             return error
         with served as model:
@@ -139,7 +155,7 @@ class DataPlane:
 
     def _group(self, ref: ModelRef, queries: Sequence[Query]) -> list[InferResult]:
         try:
-            served = self.manager.lease(ref, _last_deadline_s(queries))
+            served = self._lease(queries, _last_deadline_s(queries))
         except CrossfadeError as error:
             return [error] * len(queries)
         with served as model:
@@ -150,6 +166,27 @@ class DataPlane:
             except Exception as error:
                 results = iter([Internal.hide(error, _log, f"model {ref.name}")] * len(good))
             return [next(results) if isinstance(r, InferRequest) else r for r in requests]
+
+    def _lease(self, queries: Sequence[Query], deadline_s: float | None) -> Served:
+        """A lease for queries with one reference; gives them ids where that is asked for."""
+        ref = queries[0].ref
+        if not self._detours:
+            return self.manager.lease(ref, deadline_s)
+        detour = self._detoured(ref)
+        if isinstance(detour, ModelRef):
+            return self.manager.lease(detour, deadline_s)
+        if detour.gives_ids:
+            for query in queries:
+                if query.id == "":
+                    query.id = uuid.uuid4().hex
+        return detour.served
+
+    def _detoured(self, ref: ModelRef) -> Detour | ModelRef:
+        """What a reference means now; a lease has been taken where that is a detour."""
+        while True:
+            to = self._detours.get(ref, ref)
+            if isinstance(to, ModelRef) or to.served.acquire():  # else it was replaced just now
+                return to
 
 
 def _last_deadline_s(queries: Sequence[Query]) -> float | None:
@@ -200,7 +237,7 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
         outputs,
         query.deadline_s,
         query.priority,
-        query.id,
+        query.id or "",
         parameters,
         query.cancelled,
         rows,

@@ -76,6 +76,10 @@ class StepEvidence:
         """Comparisons so far: pairs, or without a mirror the candidate's requests."""
         return int(self.errors_pairs.counts.sum() if mirrored else self.alone.counts[CANDIDATE])
 
+    def labels(self, mirrored: bool) -> int:
+        """Comparisons so far whose right answer is known."""
+        return int((self.quality_pairs if mirrored else self.quality_alone).counts.sum())
+
     def add(self, other: StepEvidence) -> None:
         """Adds what another replica has seen."""
         for name in _MEANS:

@@ -19,14 +19,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.fade.policy import Status
-from crossfade.serving.fade.records import Fade, Outcome, Prediction, Retention
+from crossfade.serving.fade.records import (
+    MAX_ANSWER,
+    MAX_REQUEST_ID,
+    Fade,
+    Outcome,
+    Prediction,
+    Retention,
+)
 from crossfade.serving.fade.tables import (
     FADES,
     FEEDBACK,
     LABELS,
-    MAX_ANSWER,
     MAX_NAME,
-    MAX_REQUEST_ID,
     reading,
     writing,
 )

@@ -11,6 +11,7 @@ import yaml
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.options import explain
+from crossfade.serving.config.ensemble_config import SplitKey
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100, multiple_of=0.01, allow_inf_nan=False)]
@@ -130,10 +131,16 @@ class Plan(_Section):
     Attributes:
         alpha: the chance of rolling back, anywhere in the fade, a candidate that is not worse
             than the tolerances; likewise of going on, at any step, with one beyond a margin.
+        label: a label of the model that clients call: it is faded, and moved by the promotion, as
+            the model without a label is; it need not be in ``model.yaml``.
+        key: requests with one value of it stay at one member; without it, each is a draw of its
+            own.
         version: of this format.
     """
 
     version: Literal[1] = 1
+    label: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
+    key: SplitKey | None = None
     alpha: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.05
     steps: tuple[Step, ...] = pydantic.Field(default_factory=_usual_steps)
     guardrails: Guardrails = Guardrails()

@@ -1,12 +1,12 @@
 """What happens next in a fade. Pure: a plan, a position, evidence and the time give one decision.
 
-    RUNNING --advance--> RUNNING (next step) … --advance--> PROMOTED
+    RUNNING --advance--> RUNNING (next step) … --advance--> PROMOTED --retire--> RETIRED
        |  <--resume-- PAUSED                                    |
        |  ---pause-->    |                                      |
        +--roll_back------+------------ roll_back ---------------+--> ROLLED_BACK
        +--promote--------+--> PROMOTED
 
-``decide`` advances and rolls back; the other actions, and going back after a promotion, are an
+``decide`` advances and rolls back; the other actions, and what comes after a promotion, are an
 operator's.
 """
 
@@ -22,17 +22,26 @@ from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Difference, Plan, Step
 
-Action = Literal["start", "stay", "advance", "roll_back", "pause", "resume", "promote"]
+Action = Literal["start", "stay", "advance", "roll_back", "pause", "resume", "promote", "retire"]
 Verdict = Literal["good", "open", "harmful"]
 
 
 class Status(enum.Enum):
-    """Where a fade is in its life; the last two are its ends."""
+    """Where a fade is in its life; the last two are its ends.
+
+    PROMOTED: the candidate answers, the primary where that fails. RETIRED: the candidate alone.
+    """
 
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
     PROMOTED = "PROMOTED"
+    RETIRED = "RETIRED"
     ROLLED_BACK = "ROLLED_BACK"
+
+    @property
+    def live(self) -> bool:
+        """Whether the fade still compares its members."""
+        return self in {Status.RUNNING, Status.PAUSED}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,18 +80,31 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, why, and the numbers that led to it."""
+    """What to do, why, and the numbers that led to it.
+
+    Attributes:
+        missing: all that an advance waits for.
+    """
 
     action: Action
     reason: str
     findings: tuple[Finding, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 _ALLOWED: Final[dict[Status, frozenset[Action]]] = {
     Status.RUNNING: frozenset({"advance", "roll_back", "pause", "promote"}),
     Status.PAUSED: frozenset({"roll_back", "resume", "promote"}),
-    Status.PROMOTED: frozenset({"roll_back"}),
+    Status.PROMOTED: frozenset({"roll_back", "retire"}),
+    Status.RETIRED: frozenset(),
     Status.ROLLED_BACK: frozenset(),
+}
+
+_LEADS_TO: Final = {
+    "pause": Status.PAUSED,
+    "resume": Status.RUNNING,
+    "roll_back": Status.ROLLED_BACK,
+    "retire": Status.RETIRED,
 }
 
 
@@ -99,34 +121,35 @@ def decide(plan: Plan, position: Position, evidence: StepEvidence, now_s: float)
         evidence: of this step alone, from all replicas.
         now_s: seconds since 1970.
     """
-    if position.status not in {Status.RUNNING, Status.PAUSED}:
+    if not position.status.live:
         return Decision("stay", "the fade is over")
     findings = tuple(_compare(plan, position.step, evidence))
     for finding in findings:
         if finding.verdict == "harmful":
             return Decision("roll_back", _said(finding, "harmful"), findings)
-    waits_for = _waits_for(plan.steps[position.step], position, evidence, findings, now_s)
-    if waits_for:
-        return Decision("stay", waits_for, findings)
+    missing = _missing(plan.steps[position.step], position, evidence, findings, now_s)
+    if missing:
+        return Decision("stay", missing[0], findings, missing)
     return Decision("advance", "every comparison is within its margin", findings)
 
 
-def _waits_for(
+def _missing(
     step: Step,
     position: Position,
     evidence: StepEvidence,
     findings: Sequence[Finding],
     now_s: float,
-) -> str:
-    if position.status is Status.PAUSED:
-        return "the fade is paused"
+) -> tuple[str, ...]:
+    """What an advance waits for, in the order in which it is usually reached."""
+    found = ["the fade is paused"] if position.status is Status.PAUSED else []
     missing_s = position.step_started_s + step.min_time_s - now_s
     if missing_s > 0:
-        return f"the step's minimum time is over in {missing_s:.0f} s"
+        found.append(f"the step's minimum time is over in {missing_s:.0f} s")
     samples = evidence.samples(step.mirrored)
     if samples < step.min_samples:
-        return f"{samples} of {step.min_samples} samples are there"
-    return next((_said(f, "open") for f in findings if f.verdict == "open"), "")
+        found.append(f"{samples} of {step.min_samples} samples are there")
+    found += [_said(f, "open") for f in findings if f.verdict == "open"]
+    return tuple(found)
 
 
 def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Position:
@@ -143,8 +166,7 @@ def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Posi
         return Position(Status.PROMOTED, last, now_s)
     if action == "advance":
         return Position(Status.RUNNING, position.step + 1, now_s)
-    status = {"pause": Status.PAUSED, "resume": Status.RUNNING, "roll_back": Status.ROLLED_BACK}
-    return dataclasses.replace(position, status=status[action])
+    return dataclasses.replace(position, status=_LEADS_TO[action])
 
 
 def _compare(plan: Plan, step: int, evidence: StepEvidence) -> Iterator[Finding]:

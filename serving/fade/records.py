@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+import math
+from typing import Any, Final, Literal
 
 from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Position, Status
 
+# Characters of an id, and of an answer or a truth.
+MAX_REQUEST_ID: Final = 256
+MAX_ANSWER: Final = 1024
 Outcome = Literal["joined", "waiting", "repeated", "conflict"]
 
 
@@ -77,3 +81,10 @@ class Prediction:
     request_id: str
     primary_answer: str | None = None
     candidate_answer: str | None = None
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: null is a bound or an estimate that is not known."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +23,7 @@ from crossfade.runtimes.core.errors import (
 from crossfade.serving.fade.evidence import StepEvidence
 from crossfade.serving.fade.plan import Plan
 from crossfade.serving.fade.policy import Action, Decision, Position, Status, decide, follow
-from crossfade.serving.fade.records import Fade, Record, Superseded
+from crossfade.serving.fade.records import Fade, Record, Superseded, finite
 from crossfade.serving.fade.tables import (
     DECISIONS,
     EVIDENCE,
@@ -59,7 +58,7 @@ class FadeStore:
             "name": name,
             "primary_model": primary,
             "candidate_model": candidate,
-            "plan": plan.model_dump_json(),
+            "plan": plan.model_dump_json(exclude_none=True),
             **_columns(Position(Status.RUNNING, 0, now_s)),
             "version": 0,
         }
@@ -89,14 +88,12 @@ class FadeStore:
             raise NotFound("no fade of this name")
         return _fade(row)
 
-    def live(self) -> list[Fade]:
-        """All fades that are running or paused, the oldest first."""
-        live = FADES.c.status.in_([Status.RUNNING.value, Status.PAUSED.value])
+    def newest(self) -> list[Fade]:
+        """The newest fade of each name, by name."""
+        ids = sa.select(sa.func.max(FADES.c.id)).group_by(FADES.c.name)
+        query = sa.select(FADES).where(FADES.c.id.in_(ids)).order_by(FADES.c.name)
         with reading(self._engine) as connection:
-            return [
-                _fade(row)
-                for row in connection.execute(sa.select(FADES).where(live).order_by(FADES.c.id))
-            ]
+            return [_fade(row) for row in connection.execute(query)]
 
     def act(self, fade: Fade, action: Action, reason: str, *, now_s: float, actor: str) -> Fade:
         """Does what an operator asks.
@@ -105,8 +102,10 @@ class FadeStore:
             Superseded: somebody decided since ``fade`` was read.
             FailedPrecondition: the fade's status does not allow it.
         """
-        decision = Decision(action, reason)
-        return self._write(fade, _Writing(decision, self.evidence(fade), actor, now_s))
+        evidence = self.evidence(fade)
+        findings = decide(fade.plan, fade.position, evidence, now_s).findings
+        decision = Decision(action, reason, findings)
+        return self._write(fade, _Writing(decision, evidence, actor, now_s))
 
     def decide(self, fade: Fade, now_s: float) -> tuple[Fade, Decision]:
         """Lets the policy decide; what it decides is written, unless it is to stay.
@@ -202,7 +201,7 @@ class _Writing:
     now_s: float
 
     def append(self, connection: sa.Connection, after: Fade) -> None:
-        findings = [_finite(dataclasses.asdict(each)) for each in self.decision.findings]
+        findings = [finite(dataclasses.asdict(each)) for each in self.decision.findings]
         connection.execute(
             DECISIONS.insert().values(
                 fade_id=after.id,
@@ -217,13 +216,6 @@ class _Writing:
                 evidence=json.dumps(self.evidence.plain(), allow_nan=False),
             )
         )
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null is a bound or an estimate that is not known."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _columns(position: Position) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from crossfade.runtimes.core.errors import (
     MissingExtra,
     Unavailable,
 )
+from crossfade.serving.fade.records import MAX_ANSWER, MAX_REQUEST_ID
 
 SCHEMA_VERSION: Final = 1
 MAX_NAME: Final = 128
-MAX_REQUEST_ID: Final = 256
-MAX_ANSWER: Final = 1024
 
 METADATA: Final = sa.MetaData()
 _FADE: Final = "crossfade_fades.id"

@@ -25,7 +25,7 @@ _MAX_GATE_BYTES: Final = 64 * 1024
 def split(section: config.Split, name: str) -> RoutedKind:
     """The kind of a section, for the ensemble of this name."""
     shares = Shares(tuple(member.basis_points for member in section.members))
-    router = Router(name, _names(section), shares, key=_key(section.key))
+    router = Router(name, _names(section), shares, key=key_of(section.key))
     return RoutedKind(router, all_answer=True)
 
 
@@ -94,7 +94,8 @@ def _names(section: config.Ensemble) -> list[str]:
     return [member.name or member.model for member in section.members]
 
 
-def _key(section: config.SplitKey | None) -> Key | None:
+def key_of(section: config.SplitKey | None) -> Key | None:
+    """The key of a section; ``None`` without one."""
     if section is None:
         return None
     ((source, name),) = section.model_dump(exclude_none=True).items()

@@ -73,7 +73,7 @@ def test_the_document_is_true(attacked: Target, clients: Path, tmp_path: Path, m
             timeout=110,
         )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "Tested: 61" in done.stdout
+    assert "Tested: 67" in done.stdout
 
 
 def test_the_document_is_behind_the_policy(

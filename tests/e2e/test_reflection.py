@@ -13,6 +13,8 @@ from tests.conftest import ServerProcess
 
 V2 = "inference.GRPCInferenceService"
 SERVICES = {
+    "crossfade.Fading",
+    "crossfade.Feedback",
     V2,
     "tensorflow.serving.PredictionService",
     "tensorflow.serving.ModelService",

@@ -38,6 +38,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
             tensor = raw_request.only_input(describe.signature(ref), request.body)
             query = Query(
                 *(ref, [tensor]),
+                id="",
                 deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
                 caller=request,
@@ -48,7 +49,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         result = plane.infer((query,))[0]
         if isinstance(result, CrossfadeError):
             raise result
-        return encode(result, query.id, form)
+        return encode(result, query.id or "", form)
 
     def server_ready(request: HttpRequest, parts: Parts) -> HttpResponse:
         return _said(plane.ready, {"ready": plane.ready})

@@ -58,7 +58,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
 
     def is_quick(message: Buffer) -> bool:
         name = model_of(message)
-        return name is not None and plane.manager.is_quick(name)
+        return name is not None and plane.is_quick(name)
 
     def load(request: Any, _: Call) -> Any:
         if request.repository_name:
@@ -155,6 +155,6 @@ def _answer(result: Any, query: Query, special: Sequence[Wanted]) -> bytes | Cro
     if isinstance(result, CrossfadeError):
         return result
     try:
-        return encode(result, query.id, special)
+        return encode(result, query.id or "", special)
     except CrossfadeError as error:
         return error

@@ -72,15 +72,15 @@ def table(
             query, special = to_query(request, asker, regions)
             for result in plane.stream(query):
                 if isinstance(result, CrossfadeError):
-                    yield _failed(result, query.id)
+                    yield _failed(result, query.id or "")
                 elif result is not None:
-                    data = infer_answer.encode(result, query.id, special)
+                    data = infer_answer.encode(result, query.id or "", special)
                     yield _framed(data, _flag(result.final))
                 elif _wants_end(request):
                     end = wire.ModelInferResponse(
                         model_name=query.ref.name,
                         model_version=request.head.model_version,
-                        id=query.id,
+                        id=query.id or "",
                     )
                     yield _framed(end.SerializeToString(), _flag(True))
         except CrossfadeError as error:

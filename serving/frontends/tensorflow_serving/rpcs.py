@@ -103,7 +103,7 @@ def table(
 
     def is_quick(message: Buffer) -> bool:
         name = predict_codec.model_of(message)
-        return name is not None and plane.manager.is_quick(name)
+        return name is not None and plane.is_quick(name)
 
     infer, read = Access.INFER, Access.READ
     classify = with_examples(results.CLASSIFY, wire.ClassificationResponse)

@@ -116,7 +116,8 @@ def test_a_fade_that_is_over_stays_over(status: Status) -> None:
 ALLOWED = {
     Status.RUNNING: {"advance", "roll_back", "pause", "promote"},
     Status.PAUSED: {"roll_back", "resume", "promote"},
-    Status.PROMOTED: {"roll_back"},
+    Status.PROMOTED: {"roll_back", "retire"},
+    Status.RETIRED: set(),
     Status.ROLLED_BACK: set(),
 }
 
@@ -191,7 +192,9 @@ def test_worse_evidence_never_gives_a_bolder_decision(
     assert RANK[after.action] <= RANK[before.action], (before.reason, after.reason)
 
 
-@given(STEPS, st.sampled_from(Status), st.sampled_from([*RANK, "pause", "resume", "promote"]))
+@given(
+    STEPS, st.sampled_from(Status), st.sampled_from([*RANK, "pause", "resume", "promote", "retire"])
+)
 def test_a_fade_moves_one_step_up_or_ends(step: int, status: Status, action: Any) -> None:
     before = Position(status, step, START_S)
     if action not in ALLOWED[status]:
@@ -202,7 +205,7 @@ def test_a_fade_moves_one_step_up_or_ends(step: int, status: Status, action: Any
     assert after.step == (2 if action == "promote" else min(step + (action == "advance"), 2))
     assert (after.step_started_s == START_S + 5) == (action in {"advance", "promote"})
     if status is Status.PROMOTED:
-        assert after.status is Status.ROLLED_BACK
+        assert after.status is {"retire": Status.RETIRED}.get(action, Status.ROLLED_BACK)
     if after.step == step and action == "advance":
         assert after.status is Status.PROMOTED
 

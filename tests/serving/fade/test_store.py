@@ -51,7 +51,7 @@ def test_a_fade_is_read_as_it_was_started(fades: FadeStore) -> None:
     fade = started(fades)
     assert fade == fades.get("flowers")
     assert fade.position == Position(Status.RUNNING, 0, NOW_S)
-    assert fades.live() == [fade]
+    assert fades.newest() == [fade]
     (record,) = fades.records(fade)
     assert (record.action, record.actor, record.version) == ("start", "ann", 0)
 
@@ -65,7 +65,7 @@ def test_one_fade_of_a_name_is_live(fades: FadeStore) -> None:
     again = started(fades)
     assert again.id != fade.id
     assert fades.get("flowers") == again
-    assert [live.id for live in fades.live()] == sorted([other.id, again.id])
+    assert {newest.id for newest in fades.newest()} == {other.id, again.id}
 
 
 def test_what_is_not_there_is_not_found(fades: FadeStore) -> None:
@@ -87,7 +87,7 @@ def test_a_whole_fade_with_its_records(fades: FadeStore) -> None:
         assert fade == fades.get("flowers")
         assert fade.position.step == min(step + 1, 2)
     assert fade.position.status is Status.PROMOTED
-    assert fades.live() == []
+    assert fades.newest() == [fade]
     records = fades.records(fade)
     assert [r.version for r in records] == [0, 1, 2, 3]
     assert [r.action for r in records] == ["start", *3 * ["advance"]]

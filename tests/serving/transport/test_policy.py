@@ -28,6 +28,10 @@ from crossfade.serving.transport.tokens import Tokens
 
 Rpcs = Sequence[Rpc[Any, Any] | StreamRpc[Any, Any]]
 ADMIN = {
+    "/crossfade.Fading/Start",
+    "/crossfade.Fading/Act",
+    "/v2/fades/(?P<fade>[^/]+)",
+    "/v2/fades/(?P<fade>[^/]+)/actions/(?P<action>[a-z]+)",
     "/inference.GRPCInferenceService/RepositoryModelLoad",
     "/inference.GRPCInferenceService/RepositoryModelUnload",
     "/tensorflow.serving.ModelService/HandleReloadConfigRequest",

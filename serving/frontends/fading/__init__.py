@@ -1,0 +1,1 @@
+"""Crossfade's own contract: fades and feedback, over gRPC and HTTP."""
