@@ -9,6 +9,7 @@ import time
 from crossfade.runtimes.core.model import Model, ModelMetadata
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
+from crossfade.serving.batching.response_cache import Store
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
@@ -33,6 +34,7 @@ class Served:
         *,
         streaming: Decoupled | None = None,
         worker: IsolatedSession | None = None,
+        cache: Store | None = None,
         processes: bool = False,
     ) -> None:
         self.model = model
@@ -43,6 +45,7 @@ class Served:
         self.streaming = streaming  # of a decoupled model
         self._processes = processes  # a picture takes longer to decode than many models to run
         self.worker = worker  # of an isolated one
+        self.cache = cache
         self.memory_bytes = 0  # at most, as its runtime estimates
         self.loaded_ns = time.time_ns()
         self.default_signature = self.metadata.default_signature
