@@ -41,25 +41,41 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], wh
 
 
 def _fault(fault: Any, model: type[pydantic.BaseModel], what: str) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
+    parts, known = _place(model, fault["loc"])
+    where = ".".join(parts)
     place = f"{what} '{where}'" if where else what
     if fault["type"] != "extra_forbidden":
         said = fault["msg"].removeprefix("Value error, ")
         return f"{place}: {said[0].lower()}{said[1:]}"
-    known = _keys_at(model, fault["loc"][:-1])
     near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
     return f"{place} is unknown; {hint}"
 
 
-def _keys_at(model: type[pydantic.BaseModel], place: Sequence[str | int]) -> list[str]:
-    """Follows a fault's place down the sections to the keys that are allowed there."""
-    for part in place:
-        field = model.model_fields.get(str(part))
-        sections = _sections(field.annotation) if field else []
-        if sections:
-            model = sections[0]
-    return list(model.model_fields)
+def _place(
+    model: type[pydantic.BaseModel], loc: Sequence[str | int]
+) -> tuple[list[str], list[str]]:
+    """Where a fault is, as the file has it, and the keys that are allowed there.
+
+    Of sections that a key ``kind`` tells apart, pydantic puts the kind into the place.
+    """
+    sections = [model]
+    parts: list[str] = []
+    for part in loc[:-1]:
+        kinds = [s for s in sections if part in _words(s.model_fields.get("kind"))]
+        if len(sections) > 1 and kinds:
+            sections = kinds
+            continue
+        parts.append(str(part))
+        field = sections[0].model_fields.get(str(part))
+        sections = (_sections(field.annotation) if field else []) or sections
+    parts += [str(part) for part in loc[-1:]]
+    return parts, list(sections[0].model_fields)
+
+
+def _words(field: Any) -> tuple[Any, ...]:
+    """The words that a key may have; none where it may have others."""
+    return getattr(field.annotation, "__args__", ()) if field else ()
 
 
 def _sections(annotation: Any) -> list[type[pydantic.BaseModel]]:

@@ -101,6 +101,7 @@ class ModelMetadata:
         labels: class names by output name, in index order; outputs without labels are absent.
         max_batch_size: rows that one run may have; 0 where the model is not batched.
         nodes: how many of the graph's nodes run where, as far as the runtime says.
+        quantization: scale and zero point, by name, of tensors that store real numbers as integers.
     """
 
     name: str
@@ -110,6 +111,7 @@ class ModelMetadata:
     labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=_nothing)
     max_batch_size: int = 0
     nodes: Mapping[str, int] = dataclasses.field(default_factory=_nothing)
+    quantization: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=_nothing)
 
     @property
     def default_signature(self) -> str:

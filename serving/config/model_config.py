@@ -13,12 +13,18 @@ from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
 from crossfade.runtimes.options import explain
 from crossfade.serving.config import processing_config
+from crossfade.serving.config.ensemble_config import AnyEnsemble
 from crossfade.serving.config.processing_config import Postprocess, Preprocess, Task
 from crossfade.serving.config.sizes import parse_bytes
 from crossfade.serving.config.table_config import Table
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+# What only a model with files of its own has; the members of an ensemble have their own.
+_OF_LEAVES = (
+    *("platform", "batching", "instances", "slo", "default_filename", "sequence", "decoupled"),
+    *("task", "preprocess", "postprocess", "table", "cache", "isolation", "options"),
+)
 
 
 class _Section(pydantic.BaseModel):
@@ -237,6 +243,7 @@ class ModelConfig(_Section):
         table: clients send rows of columns, which are packed into one input.
         cache: remembers answers.
         isolation: runs it in a worker process of its own (``process``).
+        ensemble: models that answer together; there are then no files.
         options: passed to the runtime.
     """
 
@@ -262,6 +269,7 @@ class ModelConfig(_Section):
     table: Table | None = None
     cache: Cache | None = None
     isolation: Isolation | None = None
+    ensemble: AnyEnsemble | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("batching", mode="before")
@@ -308,6 +316,14 @@ class ModelConfig(_Section):
                 raise ValueError("give one of postprocess, table.prediction: both make the answer")
         if self.task == "tracking" and self.sequence is None:
             raise ValueError("task tracking needs sequence, which keeps what the model remembers")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _combines(self) -> ModelConfig:
+        if self.ensemble is not None:
+            mine = {name for name in _OF_LEAVES if getattr(self, name)}
+            if mine:
+                raise ValueError(f"ensemble does not go together with {', '.join(sorted(mine))}")
         return self
 
     @pydantic.field_validator("default_filename")

@@ -30,6 +30,7 @@ from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.config.model_config import Isolation, ModelConfig
 from crossfade.serving.lifecycle.declared import declare
+from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import set_batching, warm_up
 from crossfade.serving.metrics.statistics import Measured, Statistics
@@ -51,10 +52,12 @@ class Loading:
     Attributes:
         probe: tries new files in another process first; ``None`` does not.
         environments: the folder of those for isolated models; ``None`` is the user's.
+        ensembles: builds those.
     """
 
     probe: Probe | None = None
     environments: Path | None = None
+    ensembles: Ensembles | None = None
 
 
 PLAIN: Final = Loading()
@@ -92,6 +95,8 @@ def _presentable(reason: str) -> str:
 
 def estimate(model: ModelFiles, version: VersionFiles, folder: Path) -> int:
     """Bytes of memory that a version takes at most; 0 where that cannot be said, nor loaded."""
+    if model.config.ensemble is not None:
+        return 0
     cached_bytes = model.config.cache.max_bytes if model.config.cache else 0
     try:
         platform, artifact = _artifact(model, version, folder)
@@ -144,6 +149,8 @@ def interpreter(where: Isolation, folder: Path | None = None) -> Path | None:
 
 def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loading) -> Served:
     config = model.config
+    if config.ensemble is not None and loading.ensembles is not None:
+        return loading.ensembles.load(model, version, folder)
     platform, artifact = _artifact(model, version, folder)
     indirect = registry.is_indirect(platform)
     loaded = _open(config, platform, artifact, loading)
@@ -158,6 +165,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loadi
         metadata = dataclasses.replace(
             metadata,
             nodes=getattr(loaded, "nodes", {}),
+            quantization=getattr(loaded, "quantization", {}),
             max_batch_size=min(
                 metadata.max_batch_size, getattr(loaded, "max_rows", metadata.max_batch_size)
             ),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crossfade.runtimes import memory
@@ -18,14 +19,15 @@ from crossfade.runtimes.core.errors import (
     Unavailable,
     escape,
 )
-from crossfade.runtimes.core.model import ModelRef
+from crossfade.runtimes.core.model import ModelMetadata, ModelRef
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.lifecycle import loader
+from crossfade.serving.lifecycle import ensembles, loader
+from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.loader import Loading
 from crossfade.serving.lifecycle.policies import State
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.transitions import Transitions
-from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Key, Version, mark, read
+from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Version, mark, read
 from crossfade.serving.repository.layout import ModelFiles, check_name, unknown_model
 from crossfade.serving.repository.source import Source
 
@@ -75,6 +77,8 @@ class Manager:
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
+        self._ensembles = Ensembles(self)
+        loading = dataclasses.replace(loading, ensembles=self._ensembles)
         self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)
         self.memory = self._transitions.memory
         # Held while all models are taken to what the sources hold: they may be replaced.
@@ -96,8 +100,12 @@ class Manager:
         with self._turn:
             if self._mode is not Mode.EXPLICIT or "*" in names:
                 names = self._names()
+            found = self._with_members(names)
+            for name, one in found.items():
+                self._entry(name).wanted = one  # so that a cycle is seen as such
             with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                list(pool.map(self._try_sync, names))
+                for wave in _waves(found):
+                    list(pool.map(lambda name: self._try_sync(name, found[name]), wave))
         memory.give_back()  # what loading and measuring took for a while
         self._started = True
         if self._mode is Mode.POLL:
@@ -114,12 +122,15 @@ class Manager:
         if self._poller is not None:
             self._poller.join(_CLOSE_S)
         live = self.served()
+        for entry in list(self._entries.values()):
+            entry.wanted = None  # nothing is taken to what others are now
         for name, entry in list(self._entries.items()):
             if entry.lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
                 entry.lock.release()
                 self._sync(name, None)
         for served in live:
             served.wait_closed(max(0.0, until_s - time.monotonic()))
+        self._ensembles.close()
 
     def lease(self, ref: ModelRef, deadline_s: float | None = None) -> Served:
         """See ``Resolver.lease``; the lease is also the version's record.
@@ -133,6 +144,21 @@ class Manager:
                 self._transitions.revivals.wait_for(ref.name, served, deadline_s)
             elif served.acquire():
                 return served
+
+    def metadata(self, ref: ModelRef) -> ModelMetadata:
+        """Of the version that is meant, also where it would have to be loaded again.
+
+        Raises:
+            NotFound: no such model, version or label.
+            Unavailable: known, but no version can take traffic now.
+        """
+        found = self._find(ref)
+        if isinstance(found, Served):
+            return found.metadata
+        metadata = self._entries[ref.name].routing.evicted.get(found)
+        if metadata is None:  # it has just been loaded again
+            return self.metadata(ref)
+        return metadata
 
     def can_answer(self, ref: ModelRef) -> bool:
         """Whether a request would be answered, if need be after its version is loaded again.
@@ -155,6 +181,8 @@ class Manager:
     def load(self, name: str, override: ModelConfig | None = None) -> None:
         """Loads or reloads a model, in mode ``explicit``; the old versions serve meanwhile.
 
+        Members of an ensemble that are not loaded are loaded first.
+
         Args:
             name: the model's.
             override: counts instead of the repository's configuration until the next load.
@@ -165,7 +193,14 @@ class Manager:
             LoadFailed: no version could be loaded, with the reasons.
         """
         self._check_explicit()
-        failures = self._sync(name, self._read(check_name(name), override), retry=True)
+        found = self._read(check_name(name), override)
+        self._entry(name).wanted = found
+        others = self._with_members(sorted(ensembles.names_of(found.files.config)))
+        for wave in _waves({n: one for n, one in others.items() if n != name}):
+            for other in wave:
+                if not self.states(other) or not self._entries[other].routing.latest:
+                    self._try_sync(other, others[other])
+        failures = self._sync(name, found, retry=True)
         if failures:
             reasons = "; ".join(failures)[:_MAX_REASONS]
             raise LoadFailed(f"failed to load '{name}', {reasons}")
@@ -195,8 +230,10 @@ class Manager:
             known = set(self._entries)
             before = {name: self._versions(name) for name in found}
             try:
+                failures: list[str] = []
                 with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                    failures = list(pool.map(lambda one: self._add(*one), found.items()))
+                    for wave in _waves(found):
+                        failures += pool.map(lambda name: self._add(name, found[name]), wave)
                 if reasons := [reason for reason in failures if reason]:
                     raise LoadFailed("; ".join(reasons))
                 for name, one in found.items():
@@ -226,7 +263,7 @@ class Manager:
         """The states of a model's versions, without a look at the repository; unknown: none."""
         entry = self._entries.get(name)
         versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
-        again = {v.version for v in versions if v.state is not State.END}
+        again = {v.version for v in versions if v.state is not State.END or v.failed}
         return [
             IndexEntry(name, v.version, v.state, v.reason, v.failed)
             for v in versions  # but those unloaded and there again
@@ -277,19 +314,74 @@ class Manager:
                 with self._turn:
                     present = self._names()
                     for name in present:
-                        self._try_sync(name)
+                        self._try_sync(name, self._try_read(name))
                     for name in set(self._entries) - set(present):
                         self._sync(name, None)
             except Exception:  # an unreachable bucket, say: what is served stays
                 _log.exception("the model repository cannot be read; it is tried again")
 
-    def _try_sync(self, name: str) -> None:
+    def _try_read(self, name: str) -> Found | None:
+        """What a model's files ask for; ``None``, and a note of why, where they cannot be read."""
         try:
-            self._sync(name, self._read(name))
+            return self._read(name)
         except CrossfadeError as error:
             self._entry(name).note(error.message)
         except Exception:  # its files cannot be read; the other models' can
             _log.exception("model not served", extra={"model": name})
+        return None
+
+    def _try_sync(self, name: str, found: Found | None) -> None:
+        if found is None:
+            return  # what is served stays
+        try:
+            self._sync(name, found)
+        except CrossfadeError as error:
+            self._entry(name).note(error.message)
+        except Exception:
+            _log.exception("model not served", extra={"model": name})
+
+    def _with_members(self, names: Sequence[str]) -> dict[str, Found]:
+        """What the files of these models ask for, and of all that are, at any depth, members."""
+        found: dict[str, Found] = {}
+        left = list(names)
+        while left:
+            name = left.pop(0)
+            if name not in found and (one := self._try_read(name)) is not None:
+                found[name] = one
+                left += sorted(ensembles.names_of(one.files.config))
+        return found
+
+    def _members(self, name: str) -> frozenset[str]:
+        entry = self._entries.get(name)
+        wanted = entry.wanted if entry else None
+        return ensembles.names_of(wanted.files.config) if wanted else frozenset()
+
+    def _bound(self, name: str, found: Found) -> Found:
+        """An ensemble's files, which are others where its members are."""
+        files, section = found.files, found.files.config.ensemble
+        if section is None:
+            return found
+        ensembles.check_cycle(name, self._members)
+        mark = self._ensembles.mark(section)
+        versions = {
+            number: dataclasses.replace(one, fingerprint=f"{one.fingerprint}-{mark}")
+            for number, one in files.versions.items()
+        }
+        return dataclasses.replace(found, files=dataclasses.replace(files, versions=versions))
+
+    def _drop_stale(self, entry: Entry, found: Found) -> None:
+        """Unloads what was built for other members, though nothing has come in its place."""
+        marks = {one.fingerprint.rpartition("-")[2] for one in found.files.versions.values()}
+        live = {v.key for v in entry.versions if v.state is State.AVAILABLE}
+        kept = {key for key in live if key[1].rpartition("-")[2] in marks}
+        if kept != live:
+            self._transitions.step(entry, kept, None)
+
+    def _follow(self, name: str) -> None:
+        """Takes the ensembles that a model is a member of to what it is now."""
+        for other in list(self._entries.values()):
+            if other.wanted is not None and name in self._members(other.name):
+                self._try_sync(other.name, other.wanted)
 
     def _entry(self, name: str) -> Entry:
         with self._entries_lock:
@@ -306,6 +398,7 @@ class Manager:
         with entry.lock:
             if found.files.error is not None:
                 return f"model {name}: {found.files.error}"
+            found = self._bound(name, found)
             tried = {v.key for v in entry.versions if v.failed}
             wanted = mark(entry, found.files, False, labelled=False)
             if not wanted:
@@ -341,15 +434,36 @@ class Manager:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
         entry = self._entry(name)
         with entry.lock:
-            if found is None:
-                wanted: set[Key] = set()
-            elif found.files.error is not None:
-                entry.note(found.files.error)
-                return [entry.error]  # what is served stays
-            else:
-                entry.labels = found.files.config.labels
-                wanted = mark(entry, found.files, retry)
-                entry.note("" if wanted else "there is no version to serve")
-            self._transitions.step(entry, wanted, found)
-            failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
-            return failures or ([entry.error] if entry.error else [])
+            before = entry.routing
+            entry.wanted = found
+            failures = self._step(entry, found, retry)
+            now = entry.routing
+        if (before.by_version, before.labels) != (now.by_version, now.labels):
+            self._follow(name)
+        return failures
+
+    def _step(self, entry: Entry, found: Found | None, retry: bool) -> list[str]:
+        if found is None:
+            self._transitions.step(entry, set(), None)
+            return []
+        if found.files.error is not None:
+            entry.note(found.files.error)
+            return [entry.error]  # what is served stays
+        try:
+            found = self._bound(entry.name, found)
+        except LoadFailed as error:
+            entry.note(error.message)
+            return [entry.error]
+        entry.labels = found.files.config.labels
+        wanted = mark(entry, found.files, retry)
+        entry.note("" if wanted else "there is no version to serve")
+        self._transitions.step(entry, wanted, found)
+        if found.files.config.ensemble is not None:
+            self._drop_stale(entry, found)
+        failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
+        return failures or ([entry.error] if entry.error else [])
+
+
+def _waves(found: Mapping[str, Found]) -> Iterator[list[str]]:
+    """The names, members before the ensembles that they are in."""
+    return ensembles.waves({n: ensembles.names_of(one.files.config) for n, one in found.items()})

@@ -5,17 +5,46 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Protocol
 
 from crossfade.runtimes.core.model import Model, ModelMetadata
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.response_cache import Store
-from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.metrics.statistics import Statistics
 from crossfade.serving.tensors.validator import Validator
 
 _log = logging.getLogger(__name__)
+
+
+class Line(Protocol):
+    """A queue in front of a model, as far as others look at it."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue now."""
+        ...
+
+    @property
+    def instances(self) -> int:
+        """Runs that may go on at the same time."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that requests may be stacked to."""
+        ...
+
+    @property
+    def max_delay_s(self) -> float:
+        """How long the first request may wait for others to join it."""
+        ...
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a request would now be run at once, and be over in a moment."""
+        ...
 
 
 class Served:
@@ -30,7 +59,7 @@ class Served:
         model: Model,
         statistics: Statistics,
         config: ModelConfig,
-        queue: Scheduled,
+        queue: Line,
         *,
         streaming: Decoupled | None = None,
         worker: IsolatedSession | None = None,

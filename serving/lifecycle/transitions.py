@@ -78,6 +78,7 @@ class Transitions:
                 served = loader.load(files, version_files, folder, self._loading)
             served.memory_bytes = needed_bytes
             version.served, version.found, version.evicted = served, found, None
+            version.metadata = served.metadata
         except ResourceExhausted as error:
             version.reason, no_room = error.message, True
         except CrossfadeError as error:

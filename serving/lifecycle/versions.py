@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from crossfade.runtimes.core.errors import NotFound
+from crossfade.runtimes.core.model import ModelMetadata
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle.policies import Snapshot, State, wanted_versions
 from crossfade.serving.lifecycle.served import Served
@@ -34,6 +35,7 @@ class Version:
         failed: tells an end by failure from an unload.
         found: what it was loaded from.
         evicted: the same, where it ended to make room and is loaded again on request.
+        metadata: of what was loaded.
     """
 
     version: int
@@ -44,6 +46,7 @@ class Version:
     served: Served | None = None
     found: Found | None = None
     evicted: Found | None = None
+    metadata: ModelMetadata | None = None
 
     @property
     def key(self) -> Key:
@@ -53,12 +56,12 @@ class Version:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Routing:
-    """Who answers now; replaced as a whole, read without a lock."""
+    """Who answers now, or after it is loaded again; replaced as a whole, read without a lock."""
 
     by_version: Mapping[int, Served]
     labels: Mapping[str, int]
     latest: Served | None
-    evicted: frozenset[int] = frozenset()
+    evicted: Mapping[int, ModelMetadata] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +76,10 @@ class IndexEntry:
 
 
 class Entry:
-    """One model. ``versions`` and ``files`` are guarded by ``lock``, held through each load."""
+    """One model. ``versions`` and ``files`` are guarded by ``lock``, held through each load.
+
+    ``wanted`` is what its files last asked for; ``None`` where it is not to be served.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -81,6 +87,7 @@ class Entry:
         self.versions: list[Version] = []
         self.labels: Mapping[str, int] = {}
         self.routing = Routing({}, {}, None)
+        self.wanted: Found | None = None
         self.error = ""
 
     def route(self) -> None:
@@ -96,7 +103,11 @@ class Entry:
             label: before[label] if version not in live and before.get(label) in live else version
             for label, version in self.labels.items()
         }
-        evicted = frozenset(v.version for v in self.versions if v.evicted) - live.keys()
+        evicted = {
+            v.version: v.metadata
+            for v in self.versions
+            if v.evicted and v.metadata and v.version not in live
+        }
         newest = max((*live, *evicted), default=0)
         self.routing = Routing(live, labels, live.get(newest), evicted)
 

@@ -52,6 +52,7 @@ class Statistics:
         runs: executions of the model by the number of rows in each, with their summed duration.
         closed: why each batch was closed, by reason.
         cache: of the response cache; zeros without one.
+        members: of an ensemble: answers and errors by code of each member, by name.
         last_ns: wall-clock time of the last request, in nanoseconds since the epoch; 0 is never.
     """
 
@@ -69,8 +70,23 @@ class Statistics:
         self.runs: dict[int, tuple[int, int]] = {}
         self.closed: dict[str, int] = {}
         self.latency_counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.members: dict[str, dict[str, int]] = {}
+        self._members: tuple[str, ...] = ()
         self.last_ns = 0
         self.cache = CacheCounts()
+
+    def name_members(self, names: Sequence[str]) -> None:
+        """Says whose answers ``record_member`` counts, in order."""
+        self._members = tuple(names)
+        self.members = {name: {"OK": 0} for name in names}
+
+    def record_member(self, number: int, results: Sequence[InferResult]) -> None:
+        """Counts what one member of an ensemble answered."""
+        counts = self.members[self._members[number]]
+        with self._lock:
+            for result in results:
+                code = result.code.name if isinstance(result, CrossfadeError) else "OK"
+                counts[code] = counts.get(code, 0) + 1
 
     def record_requests(
         self, duration_ns: int, answered: Sequence[tuple[InferRequest, InferResponse]]

@@ -76,6 +76,7 @@ def around(
         metadata,
         signatures={**metadata.signatures, name: visible},
         labels=metadata.labels if answer is None else answer.labels,
+        quantization=metadata.quantization if answer is None else {},
         max_batch_size=_max_rows(metadata, config, image, one_by_one),
     )
     does = Processing(seen, name, image, key, answer, one_by_one, table)

@@ -3,7 +3,7 @@
 Understood: ours (``model.yaml``, ``<int>/…``), TensorFlow Serving's (``<int>/saved_model.pb``),
 Triton's (``config.pbtxt``, ``<int>/model.onnx``) and an unpacked export without version folders
 (``model.tflite`` and ``dict.txt`` side by side), which is version 1; so is a ``model.yaml`` alone
-that names a platform without files (``remote``).
+that names a platform without files (``remote``), or an ensemble.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _read_config(files: Mapping[str, FileInfo], read: Callable[[str], bytes]) ->
 
 def _is_version(files: Mapping[str, FileInfo], config: ModelConfig) -> bool:
     """Whether the model's folder itself is a version: a runtime opens it, or needs no files."""
-    if is_indirect(config.platform):
+    if config.ensemble is not None or is_indirect(config.platform):
         return True
     names = {path.partition("/")[0] + ("/" if "/" in path else "") for path in files}
     return config.default_filename in names or _is_opened(names)

@@ -57,6 +57,7 @@ preprocess: {name: image_bytes, mean: 127.5, resize: {fit: letterbox}}
 postprocess: {labels: [cat, dog], iou_threshold: 0.5}
 table: null
 cache: null
+ensemble: null
 isolation: {environment: e, memory_limit_bytes: 1000, load_timeout_s: 5, run_timeout_s: 2.5}
 options: {intra_op_threads: 2}
 """

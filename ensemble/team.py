@@ -1,0 +1,101 @@
+"""The members of an ensemble at work: leased for each call, asked one by one or side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from crossfade.ensemble.crew import Crew
+from crossfade.ensemble.members import Contract, Known, Live, Look
+from crossfade.runtimes.core.errors import CrossfadeError, Internal
+from crossfade.runtimes.core.model import InferRequest, InferResult, ModelMetadata
+
+_log = logging.getLogger(__name__)
+Record = Callable[[int, Sequence[InferResult]], None]
+
+
+class Stale(Exception):
+    """A member's model is no longer what the plan was made for."""
+
+
+class Team:
+    """Members as a plan knows them. Thread-safe.
+
+    Args:
+        members: in the ensemble's order.
+        live: where they are leased.
+        crew: runs them side by side.
+        record: is told what each of them answered.
+    """
+
+    def __init__(self, members: Sequence[Look], live: Live, crew: Crew, record: Record) -> None:
+        self._members = members
+        self._live = live
+        self._crew = crew
+        self._record = record
+        # The last model of each that was found to keep the contract, so that it is compared once.
+        self._same: list[ModelMetadata | None] = [
+            one.metadata if isinstance(one, Known) else None for one in members
+        ]
+
+    def ask(self, number: int, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+        """Has one member answer, on this thread.
+
+        Args:
+            number: of the member.
+            requests: with the ensemble's names, in ``outputs`` too (none are all of the model's).
+
+        Raises:
+            Stale: its model has another signature, other labels or the like than it had.
+        """
+        known = self._members[number]
+        if isinstance(known, CrossfadeError):
+            return [known] * len(requests)
+        results = self._asked(number, known, requests)
+        self._record(number, results)
+        return results
+
+    def ask_all(
+        self, jobs: Sequence[tuple[int, Sequence[InferRequest]]], until_s: float | None = None
+    ) -> list[Sequence[InferResult] | None]:
+        """Has several members answer, side by side where that is faster.
+
+        Args:
+            jobs: members and what each is asked.
+            until_s: ``time.monotonic()`` value after which nobody waits for them.
+
+        Returns:
+            What each answered; ``None`` for those that have not.
+
+        Raises:
+            Stale: as ``ask``.
+        """
+        tasks = [lambda job=job: self.ask(*job) for job in jobs]
+        return self._crew.run(tasks, until_s)
+
+    def _asked(
+        self, number: int, known: Known, requests: Sequence[InferRequest]
+    ) -> Sequence[InferResult]:
+        try:
+            lease = self._live.lease(known.member.ref, _last_deadline_s(requests))
+        except CrossfadeError as error:
+            return [error] * len(requests)
+        with lease as model:
+            metadata = model.metadata
+            if metadata is not self._same[number]:
+                if Contract.of(metadata) != known.contract:
+                    raise Stale(known.name)
+                self._same[number] = metadata
+            try:
+                results = model.infer([known.to_member(request) for request in requests])
+            except Exception as error:
+                hidden = Internal.hide(error, _log, f"member {known.name}")
+                return [hidden] * len(requests)
+        return [
+            one if isinstance(one, CrossfadeError) else known.from_member(one) for one in results
+        ]
+
+
+def _last_deadline_s(requests: Sequence[InferRequest]) -> float | None:
+    deadlines = [request.deadline_s for request in requests]
+    return None if None in deadlines else max(d for d in deadlines if d is not None)

@@ -1,0 +1,232 @@
+"""``weighted``: all members answer, and their outputs are combined."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+from crossfade.ensemble.combine import Combination, MemberScores, Rule
+from crossfade.ensemble.fitting import agree, intersection, joined_inputs, present, rows_at_most
+from crossfade.ensemble.learned import Learned
+from crossfade.ensemble.members import Known, Look
+from crossfade.ensemble.plan import LEFT_OUT, Answer, Face, Plan, Result, is_server_side
+from crossfade.ensemble.scores import ScoreKind
+from crossfade.ensemble.team import Team
+from crossfade.runtimes.core.errors import CrossfadeError, DeadlineExceeded, FailedPrecondition
+from crossfade.runtimes.core.model import InferRequest, InferResponse, Signature, TensorSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Voice:
+    """What is declared of one member's outputs.
+
+    Attributes:
+        labels: counts instead of the model's own.
+    """
+
+    kind: ScoreKind
+    weight: float = 1.0
+    temperature: float = 1.0
+    labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turnout:
+    """Who has to answer.
+
+    Attributes:
+        timeout_s: a member that takes longer is left out; ``None`` waits for all.
+        quorum: members that have to answer; with fewer, the request fails.
+    """
+
+    quorum: int
+    timeout_s: float | None = None
+
+    def ask(
+        self, requests: Sequence[InferRequest], team: Team, members: Sequence[Known]
+    ) -> list[tuple[list[InferResponse | None], Answer] | CrossfadeError]:
+        """Asks all members; for each request their answers, ``None`` for those left out.
+
+        The ``Answer`` beside them has no outputs yet, and says who is missing.
+        """
+        until_s = None
+        if self.timeout_s is not None:
+            until_s = time.monotonic() + self.timeout_s
+            requests = [_by(request, until_s) for request in requests]
+        found = team.ask_all([(n, requests) for n in range(len(members))], until_s)
+        late = DeadlineExceeded("the member did not answer in the time that the ensemble gives it")
+        turns = [each if each is not None else [late] * len(requests) for each in found]
+        return [self._judged(column, members) for column in zip(*turns, strict=True)]
+
+    def _judged(
+        self, column: Sequence[InferResponse | CrossfadeError], members: Sequence[Known]
+    ) -> tuple[list[InferResponse | None], Answer] | CrossfadeError:
+        failures = [one for one in column if isinstance(one, CrossfadeError)]
+        if not failures:
+            return [one for one in column if isinstance(one, InferResponse)], Answer({})
+        for failure in failures:
+            if not is_server_side(failure):
+                return failure
+        if len(column) - len(failures) < self.quorum:
+            return failures[0]
+        given = [one if isinstance(one, InferResponse) else None for one in column]
+        missing = [m.name for m, one in zip(members, given, strict=True) if one is None]
+        return given, Answer({}, {LEFT_OUT: ",".join(missing)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weighted:
+    """The kind: see ``Combination``.
+
+    Attributes:
+        voices: one for each member.
+        learned: weights that count instead of those of ``voices``.
+    """
+
+    voices: tuple[Voice, ...]
+    turnout: Turnout
+    rule: Rule = Rule.PROBABILITY
+    learned: Learned | None = None
+
+    def __call__(self, members: Sequence[tuple[str, Look]]) -> Plan:
+        """See ``Kind``."""
+        known = present(members)
+        names = _common(known)
+        pools: dict[str, Combination] = {}
+        outputs: list[TensorSpec] = []
+        lacking: dict[str, str] = {}
+        for name in names:
+            missing = next(
+                (
+                    m.name
+                    for m, v in zip(known, self.voices, strict=True)
+                    if v.kind is not ScoreKind.VALUES and not _labels(m, v, name)
+                ),
+                None,
+            )
+            if missing is not None:
+                lacking[name] = missing
+                continue
+            pools[name] = pool = self._pool(known, name)
+            outputs.append(_spec(known, name, len(pool.labels)))
+        if not pools:
+            reasons = [f"'{m}' has no labels for '{name}'" for name, m in lacking.items()]
+            raise FailedPrecondition(
+                f"class scores are aligned by label, but {'; '.join(reasons)}: add labels.txt to"
+                " the model, or labels to the member"
+            )
+        batched = all(member.signature.batched for member in known)
+        face = Face(
+            Signature(joined_inputs(known), tuple(outputs), batched),
+            {name: pool.labels for name, pool in pools.items() if pool.labels},
+            rows_at_most(known) if batched else 0,
+        )
+        return _Plan(face, known, pools, self.turnout)
+
+    def _pool(self, known: Sequence[Known], name: str) -> Combination:
+        voices = self.voices
+        learned = self.learned
+        temperatures = [voice.temperature for voice in voices]
+        total = sum(voice.weight for voice in voices)
+        weights = tuple(voice.weight / total for voice in voices)
+        rule = self.rule
+        if learned is not None:
+            temperatures = [learned.temperatures[member.name] for member in known]
+            weights, rule = tuple(learned.weights[m.name] for m in known), learned.rule
+        scores = tuple(
+            MemberScores(
+                voice.kind, _labels(member, voice, name), member.quantization.get(name), temperature
+            )
+            for member, voice, temperature in zip(known, voices, temperatures, strict=True)
+        )
+        pool = Combination(scores, weights, rule)
+        if learned is not None and learned.bias:
+            pool = dataclasses.replace(pool, bias=learned.bias_for(pool.labels))
+        return pool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    face: Face
+    members: Sequence[Known]
+    pools: Mapping[str, Combination]
+    turnout: Turnout
+
+    def infer(self, requests: Sequence[InferRequest], team: Team) -> Sequence[Result]:
+        """See ``Plan``."""
+        turns = self.turnout.ask(requests, team, self.members)
+        return [
+            self._combined(request, turn) if not isinstance(turn, CrossfadeError) else turn
+            for request, turn in zip(requests, turns, strict=True)
+        ]
+
+    def _combined(
+        self, request: InferRequest, turn: tuple[Sequence[InferResponse | None], Answer]
+    ) -> Result:
+        given, answer = turn
+        outputs = {}
+        for name in request.outputs:
+            try:
+                outputs[name] = self.pools[name](
+                    [None if one is None else one.outputs[name] for one in given]
+                )
+            except CrossfadeError as error:
+                return error
+        return dataclasses.replace(answer, outputs=outputs)
+
+
+def _by(request: InferRequest, until_s: float) -> InferRequest:
+    """The request with a deadline that is not after ``until_s``."""
+    deadline_s = request.deadline_s
+    if deadline_s is not None and deadline_s <= until_s:
+        return request
+    return dataclasses.replace(request, deadline_s=until_s)
+
+
+def _common(known: Sequence[Known]) -> list[str]:
+    """Numeric outputs that all members have under one name."""
+    names = [
+        spec.name
+        for spec in known[0].signature.outputs
+        if all(
+            (found := member.output(spec.name)) is not None and found.dtype != "BYTES"
+            for member in known
+        )
+    ]
+    if not names:
+        had = "; ".join(
+            f"'{m.name}' has {sorted(spec.name for spec in m.signature.outputs)}" for m in known
+        )
+        raise FailedPrecondition(
+            f"the members have no output of one name to combine: {had}; map them with outputs"
+        )
+    return names
+
+
+def _labels(member: Known, voice: Voice, name: str) -> tuple[str, ...]:
+    if voice.kind is ScoreKind.VALUES:
+        return ()
+    return voice.labels or member.labels.get(name, ())
+
+
+def _spec(known: Sequence[Known], name: str, classes: int) -> TensorSpec:
+    """The combined output: shapes but for the classes must fit."""
+    found = [spec for member in known if (spec := member.output(name)) is not None]
+    shape = _leading(found[0], classes)
+    for member, spec in zip(known, found, strict=True):
+        other = _leading(spec, classes)
+        if not agree(shape, other):
+            raise FailedPrecondition(
+                f"output '{name}' of '{known[0].name}' has shape {list(shape or ())}, that of"
+                f" '{member.name}' {list(other or ())} (but for the classes)"
+            )
+        shape = intersection(shape, other)
+    double = not classes and any(spec.dtype == "FP64" for spec in found)
+    return TensorSpec(name, "FP64" if double else "FP32", shape)
+
+
+def _leading(spec: TensorSpec, classes: int) -> tuple[int, ...] | None:
+    if spec.shape is None or not classes:
+        return spec.shape
+    return (*spec.shape[:-1], classes)

@@ -1,0 +1,175 @@
+"""``ensemble`` of ``model.yaml``: models that answer together under one name.
+
+A mapping of names is read from the member's side: its own name first, then the ensemble's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import pydantic
+
+Name = Annotated[str, pydantic.Field(min_length=1, max_length=256)]
+PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+Scores = Literal[
+    "probabilities", "logits", "label_probabilities", "label_logits", "values"
+]  # ScoreKind
+
+
+class Section(pydantic.BaseModel):
+    """Base of the sections: frozen; an unknown key is an error."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Member(Section):
+    """A model in the repository, as one part of an ensemble.
+
+    Attributes:
+        version, label: which version; without either the latest.
+        signature: which of its signatures; its default one.
+        name: in answers, metrics and reports; the model's, by default.
+        inputs, outputs: the member's names to the ensemble's; what is left out keeps its name.
+    """
+
+    model: Name
+    version: Annotated[int, pydantic.Field(ge=1)] | None = None
+    label: Name | None = None
+    signature: Name | None = None
+    name: Name | None = None
+    inputs: Mapping[Name, Name] = pydantic.Field(default_factory=dict)
+    outputs: Mapping[Name, Name] = pydantic.Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Member:
+        if self.version is not None and self.label is not None:
+            raise ValueError("give one of version, label")
+        return self
+
+
+class WeightedMember(Member):
+    """A member whose outputs are combined with others'.
+
+    Attributes:
+        weight: its share, in any unit; the weights are divided by their sum.
+        scores: what its numbers are, where that is not what the ensemble says of all.
+        labels: class names in index order, where the member itself has none.
+        temperature: divides its log-scores.
+    """
+
+    weight: Weight | None = None
+    scores: Scores | None = None
+    labels: tuple[str, ...] | None = None
+    temperature: PositiveMs = 1.0
+
+
+class Boxes(Section):
+    """How detectors' boxes become one list.
+
+    Attributes:
+        rule: ``fuse`` makes one box of those that overlap, ``suppress`` keeps the surest.
+        iou_threshold: from which overlap on; 0.55 for ``fuse``, 0.5 for ``suppress``.
+        max_detections: boxes that are given at most.
+    """
+
+    rule: Literal["fuse", "suppress"] = "fuse"
+    iou_threshold: Fraction | None = None
+    max_detections: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 100
+
+
+class Weighted(Section):
+    """All members answer, and their outputs become one.
+
+    Attributes:
+        rule: what is averaged; see ``ensemble.combine``.
+        scores: what the members' numbers are.
+        boxes: the members are detectors.
+        member_timeout_ms: a member that takes longer is left out.
+        quorum: how many members have to answer; all of them, or one if there is a timeout.
+    """
+
+    kind: Literal["weighted"]
+    members: Annotated[tuple[WeightedMember, ...], pydantic.Field(min_length=1, max_length=64)]
+    rule: Literal["probability", "logit", "vote"] = "probability"
+    scores: Scores | None = None
+    boxes: Boxes | None = None
+    member_timeout_ms: PositiveMs | None = None
+    quorum: Annotated[int, pydantic.Field(ge=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Weighted:
+        check_names(self.members)
+        if (self.quorum or 1) > len(self.members):
+            raise ValueError(f"quorum is {self.quorum}, but there are {len(self.members)} members")
+        if len({member.weight is None for member in self.members}) > 1:
+            raise ValueError("give every member a weight, or none")
+        if self.members[0].weight is not None and not any(m.weight for m in self.members):
+            raise ValueError("the weights are all 0")
+        lacking = [m.name or m.model for m in self.members if not (m.scores or self.scores)]
+        if self.boxes is None and lacking:
+            raise ValueError(
+                f"say what the outputs of {', '.join(lacking)} are: scores: probabilities, logits,"
+                " label_probabilities, label_logits or values"
+            )
+        return self
+
+
+class Fallback(Section):
+    """The first member answers; where it cannot, the next one does, and so on.
+
+    Attributes:
+        member_timeout_ms: a member that takes longer has failed.
+    """
+
+    kind: Literal["fallback"]
+    members: Annotated[tuple[Member, ...], pydantic.Field(min_length=2, max_length=64)]
+    member_timeout_ms: PositiveMs | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Fallback:
+        check_names(self.members)
+        return self
+
+
+class Step(Member):
+    """One model in a pipeline: ``inputs`` and ``outputs`` map its names to names of tensors."""
+
+
+class Pipeline(Section):
+    """A graph of steps: what one gives, others take.
+
+    Attributes:
+        steps: in any order; one runs when all that it takes is there.
+        outputs: tensors that are the answer; by default those that no step takes.
+    """
+
+    kind: Literal["pipeline"]
+    steps: Annotated[tuple[Step, ...], pydantic.Field(min_length=1, max_length=256)]
+    outputs: tuple[Name, ...] = ()
+
+    @property
+    def members(self) -> tuple[Step, ...]:
+        """The steps."""
+        return self.steps
+
+
+Ensemble = Weighted | Fallback | Pipeline
+AnyEnsemble = Annotated[
+    Ensemble,
+    pydantic.Discriminator(
+        "kind",
+        custom_error_type="kind",
+        custom_error_message="kind must be weighted, fallback or pipeline",
+    ),
+]
+
+
+def check_names(members: Sequence[Member]) -> None:
+    """Raises ValueError where two members have one name."""
+    names = [member.name or member.model for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two members are called '{twice[0]}'; give them a name")

@@ -1,0 +1,223 @@
+"""Ensembles as models of the repository: built of their configuration, their members leased."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from crossfade.ensemble.combine import Rule
+from crossfade.ensemble.crew import Crew
+from crossfade.ensemble.fallback import Fallback
+from crossfade.ensemble.learned import FILE, Learned
+from crossfade.ensemble.members import Known, Live, Member, look
+from crossfade.ensemble.model import Around, Ensemble
+from crossfade.ensemble.plan import Kind
+from crossfade.ensemble.scores import ScoreKind
+from crossfade.ensemble.weighted import Turnout, Voice, Weighted
+from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.model import ModelMetadata, ModelRef
+from crossfade.serving.config import ensemble_config as config
+from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.lifecycle.served import Served
+from crossfade.serving.lifecycle.warming import warm_up
+from crossfade.serving.metrics.statistics import Measured, Statistics
+from crossfade.serving.repository.layout import ModelFiles, VersionFiles
+
+# Threads that run members beside those that brought the requests, over all ensembles.
+_CREW: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """What a kind may look at beside its section.
+
+    Attributes:
+        name: of the ensemble.
+        folder: of the version's files on the local disk.
+    """
+
+    name: str
+    folder: Path
+
+
+def _weighted(section: config.Weighted, setting: Setting) -> Kind:
+    names = [member.name for member in members_of(section)]
+    voices = tuple(
+        Voice(
+            ScoreKind(member.scores or section.scores),
+            1.0 if member.weight is None else member.weight,
+            member.temperature,
+            member.labels or (),
+        )
+        for member in section.members
+    )
+    timeout_s = _seconds(section.member_timeout_ms)
+    quorum = section.quorum or (len(names) if timeout_s is None else 1)
+    learned = None
+    with contextlib.suppress(FileNotFoundError):
+        learned = Learned.read((setting.folder / FILE).read_text("utf-8"), names)
+    return Weighted(voices, Turnout(quorum, timeout_s), Rule(section.rule), learned)
+
+
+def _fallback(section: config.Fallback, _: Setting) -> Kind:
+    return Fallback(_seconds(section.member_timeout_ms))
+
+
+# A kind is one section of the configuration and one line here.
+_KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
+    config.Weighted: _weighted,
+    config.Fallback: _fallback,
+}
+
+
+def members_of(section: config.Ensemble) -> list[Member]:
+    """The members that a configuration names."""
+    return [
+        Member(
+            one.name or one.model,
+            ModelRef(one.model, one.version, one.label),
+            one.signature,
+            one.inputs,
+            one.outputs,
+        )
+        for one in section.members
+    ]
+
+
+class Unqueued:
+    """In place of a queue: an ensemble has none, as its members have their own."""
+
+    waiting = 0
+    max_rows = 1
+    max_delay_s = 0.0
+    instances = 1
+    is_quick = False
+
+
+class Ensembles:
+    """Builds ensembles. Thread-safe.
+
+    Args:
+        live: where members are leased.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._crew = Crew(_CREW)
+
+    def load(self, model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
+        """Builds one version of an ensemble.
+
+        Raises:
+            FailedPrecondition: its members do not fit together.
+            Unavailable: one that it needs is not there.
+            LoadFailed: a declared warm-up request fails.
+        """
+        section = model.config.ensemble
+        assert section is not None
+        members = members_of(section)
+        kind = _KINDS[type(section)](section, Setting(model.name, folder))
+        statistics = Statistics()
+        statistics.name_members([member.name for member in members])
+        built = Ensemble(
+            model.name,
+            version.version,
+            members,
+            kind,
+            live=self._live,
+            crew=self._crew,
+            record=statistics.record_member,
+            around=self._sharing(members),
+        )
+        limit = model.config.max_batch_size
+        if limit is not None:
+            built.metadata = _limited(built.metadata, limit)
+        if model.config.warmup:
+            warm_up(built, model.config.warmup, folder)
+        return Served(Measured(built, statistics), statistics, model.config, Unqueued())
+
+    def mark(self, section: config.Ensemble) -> str:
+        """Changes when a member comes, goes, or becomes another one to the ensemble."""
+        looks = [look(member, self._live) for member in members_of(section)]
+        told = [repr(one.contract) if isinstance(one, Known) else one.message for one in looks]
+        return hashlib.sha256("\0".join(told).encode()).hexdigest()
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._crew.close()
+
+    def _sharing(self, members: Sequence[Member]) -> Around:
+        """What members share in a call: each picture is decoded once."""
+        looks = [look(member, self._live) for member in members]
+        texts = sum(
+            isinstance(one, Known) and any(s.dtype == "BYTES" for s in one.signature.inputs)
+            for one in looks
+        )
+        if texts < 2:
+            return contextlib.nullcontext
+        from crossfade.serving.processing.decoding import decode_once  # imports Pillow
+
+        return decode_once
+
+
+def names_of(config_: ModelConfig) -> frozenset[str]:
+    """Models that are members; none where it is no ensemble."""
+    section = config_.ensemble
+    return frozenset(one.model for one in section.members) if section else frozenset()
+
+
+def waves(members: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
+    """Names in groups of which each needs only those before it; cycles come last, in one group.
+
+    Args:
+        members: by name; those that are no names themselves do not count.
+    """
+    left = {name: set(needed) & members.keys() for name, needed in members.items()}
+    while left:
+        ready = [name for name, needed in left.items() if not needed & left.keys()] or list(left)
+        yield ready
+        for name in ready:
+            del left[name]
+
+
+def check_cycle(name: str, members: Callable[[str], Collection[str]]) -> None:
+    """Raises LoadFailed where an ensemble is, at any depth, a member of itself.
+
+    Args:
+        name: of the ensemble.
+        members: of any model.
+    """
+    ways: list[tuple[str, ...]] = [(name,)]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop()
+        for member in sorted(members(way[-1])):
+            if member == name:
+                listed = " -> ".join((*way, name))
+                raise LoadFailed(f"the ensemble is a member of itself: {listed}")
+            if member not in seen:
+                seen.add(member)
+                ways.append((*way, member))
+
+
+def _limited(metadata: ModelMetadata, limit: int) -> ModelMetadata:
+    """With no more rows than configured; 0 says that there is no batch dimension."""
+    if limit == 0:
+        signatures = {
+            name: dataclasses.replace(signature, batched=False)
+            for name, signature in metadata.signatures.items()
+        }
+        return dataclasses.replace(metadata, signatures=signatures, max_batch_size=0)
+    if not metadata.max_batch_size:
+        raise LoadFailed(
+            f"max_batch_size is {limit}, but the members have no batch in common; set it to 0"
+        )
+    return dataclasses.replace(metadata, max_batch_size=min(limit, metadata.max_batch_size))
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
