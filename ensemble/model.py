@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.members import Live, Member, look
 from crossfade.ensemble.plan import Face, Kind, Plan, Result
-from crossfade.ensemble.team import Record, Stale, Team
+from crossfade.ensemble.team import Record, Stale, Team, Together
 from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
 from crossfade.runtimes.core.model import (
     DEFAULT_SIGNATURE,
@@ -42,6 +42,7 @@ class Ensemble:
         crew: runs them side by side.
         record: is told what each member answered.
         around: entered for each call, as for work that members share.
+        together: see ``Team``; it is the ensemble's own.
 
     Raises:
         FailedPrecondition, Unavailable: as ``Kind``.
@@ -58,6 +59,7 @@ class Ensemble:
         crew: Crew,
         record: Record,
         around: Around = contextlib.nullcontext,
+        together: Together | None = None,
     ) -> None:
         self._members = members
         self._kind = kind
@@ -65,6 +67,7 @@ class Ensemble:
         self._crew = crew
         self._record = record
         self._around = around
+        self._together = together
         self._lock = threading.Lock()
         self._now = self._planned()
         self._face: Face = self._now[0].face
@@ -102,6 +105,8 @@ class Ensemble:
 
     def close(self) -> None:
         """See ``Model.close``; the members stay."""
+        if self._together is not None:
+            self._together.close()
 
     def _infer(self, requests: Sequence[InferRequest]) -> Sequence[Result]:
         plan, team = self._now
@@ -130,7 +135,7 @@ class Ensemble:
     def _planned(self) -> tuple[Plan, Team]:
         looks = [look(member, self._live) for member in self._members]
         plan = self._kind([(m.name, one) for m, one in zip(self._members, looks, strict=True)])
-        return plan, Team(looks, self._live, self._crew, self._record)
+        return plan, Team(looks, self._live, self._crew, self._record, self._together)
 
     def _renewed(self, old: Plan) -> tuple[Plan, Team]:
         with self._lock:

@@ -10,56 +10,16 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from crossfade.runtimes.core.errors import FailedPrecondition, LoadFailed, MissingExtra
+from crossfade.runtimes.fusing import Branch, Fused
 
 FILE: Final = "model.onnx"
 TIMEOUT_S: Final = 300.0
 EXTRA: Final = "fusion"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Branch:
-    """One model of those that are fused.
-
-    Attributes:
-        path: the ``.onnx`` file; its weights may lie beside it.
-        inputs: its inputs' names to those of the fused graph; inputs of one name are one.
-        outputs: those that are wanted; what only others need is left out.
-    """
-
-    path: Path
-    inputs: Mapping[str, str]
-    outputs: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fused:
-    """What became of them.
-
-    Attributes:
-        path: the fused graph's file.
-        outputs: for each branch, its outputs' names to those of the fused graph.
-        nodes: of all branches together.
-        fused_nodes: of the fused graph.
-        shared_nodes: of the fused graph, those that two branches or more need.
-        weights_bytes: weights of all branches together.
-        shared_bytes: weights that would be there again without fusing.
-        saved: the share of all branches' arithmetic that is no longer done, 0 to 1; a count of
-            multiplications from the shapes that are known, not a measurement.
-    """
-
-    path: Path
-    outputs: tuple[Mapping[str, str], ...]
-    nodes: int
-    fused_nodes: int
-    shared_nodes: int
-    weights_bytes: int
-    shared_bytes: int
-    saved: float
 
 
 def fuse(branches: Sequence[Branch], folder: Path, timeout_s: float = TIMEOUT_S) -> Fused:

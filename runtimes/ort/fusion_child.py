@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import FailedPrecondition
-from crossfade.runtimes.ort.fusion import FILE, Branch
+from crossfade.runtimes.fusing import Branch
+from crossfade.runtimes.ort.fusion import FILE
 from crossfade.runtimes.reason import one_line
 
 _PR_SET_PDEATHSIG: Final = 1

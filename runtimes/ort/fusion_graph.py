@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from crossfade.runtimes.core.errors import FailedPrecondition
-from crossfade.runtimes.ort.fusion import Branch
+from crossfade.runtimes.fusing import Branch
 
 # Elements; more than any tensor has.
 _ANY_SIZE: Final = 1 << 60

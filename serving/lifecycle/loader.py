@@ -31,6 +31,7 @@ from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.config.model_config import Isolation, ModelConfig
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.ensembles import Ensembles
+from crossfade.serving.lifecycle.origin import Origin
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import set_batching, warm_up
 from crossfade.serving.metrics.statistics import Measured, Statistics
@@ -211,6 +212,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loadi
         config,
         scheduled,
         cache=cached.store if cached else None,
+        origin=Origin(platform, artifact, leaf, around, folder),
         worker=loaded if isinstance(loaded, IsolatedSession) else None,
         processes=around is not None,
     )

@@ -77,7 +77,7 @@ class Manager:
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
-        self._ensembles = Ensembles(self)
+        self._ensembles = Ensembles(self, lambda: self.memory)
         loading = dataclasses.replace(loading, ensembles=self._ensembles)
         self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)
         self.memory = self._transitions.memory

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.runtimes.core.errors import FailedPrecondition, LoadFailed, MissingExtra
+from crossfade.runtimes.fusing import Branch, Fused
 from crossfade.runtimes.ort import fusion, fusion_child
-from crossfade.runtimes.ort.fusion import Branch, Fused
 from crossfade.runtimes.ort.fusion_graph import fuse_graphs
 from tests.runtimes.onnx_models import FLOAT, INT64, STRING, model, node, value, weight
 
