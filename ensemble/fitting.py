@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crossfade.ensemble.members import Known, Look
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
@@ -36,19 +36,26 @@ def absent(name: str, why: CrossfadeError) -> CrossfadeError:
 
 
 def joined_inputs(members: Sequence[Known]) -> tuple[TensorSpec, ...]:
-    """The inputs of all members, each once, in the order of their first appearance.
+    """The inputs of all members; see ``joined``."""
+    return joined([(spec, member.name) for member in members for spec in member.signature.inputs])
+
+
+def joined(specs: Iterable[tuple[TensorSpec, str]]) -> tuple[TensorSpec, ...]:
+    """Each input once, in the order of first appearance.
+
+    Args:
+        specs: inputs with the names of the members that take them.
 
     Raises:
         FailedPrecondition: two members want different tensors under one name.
     """
     found: dict[str, tuple[TensorSpec, str]] = {}
-    for member in members:
-        for spec in member.signature.inputs:
-            before = found.get(spec.name)
-            if before is None:
-                found[spec.name] = (spec, member.name)
-            else:
-                found[spec.name] = (_joined(before, (spec, member.name)), before[1])
+    for spec, member in specs:
+        before = found.get(spec.name)
+        if before is None:
+            found[spec.name] = (spec, member)
+        else:
+            found[spec.name] = (_joined(before, (spec, member)), before[1])
     return tuple(spec for spec, _ in found.values())
 
 

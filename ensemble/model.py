@@ -40,12 +40,13 @@ class Ensemble:
         kind: how they answer as one.
         live: where they are leased.
         crew: runs them side by side.
+        seen: what of a plan's face clients see.
         record: is told what each member answered.
         around: entered for each call, as for work that members share.
         together: see ``Team``; it is the ensemble's own.
 
     Raises:
-        FailedPrecondition, Unavailable: as ``Kind``.
+        CrossfadeError: as ``Kind`` and ``seen``.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Ensemble:
         *,
         live: Live,
         crew: Crew,
+        seen: Callable[[Face], Face],
         record: Record,
         around: Around = contextlib.nullcontext,
         together: Together | None = None,
@@ -66,11 +68,12 @@ class Ensemble:
         self._live = live
         self._crew = crew
         self._record = record
+        self._seen = seen
         self._around = around
         self._together = together
         self._lock = threading.Lock()
         self._now = self._planned()
-        self._face: Face = self._now[0].face
+        self._face = seen(self._now[0].face)
         self._outputs = tuple(spec.name for spec in self._face.signature.outputs)
         self.metadata = ModelMetadata(
             name,
@@ -141,7 +144,7 @@ class Ensemble:
         with self._lock:
             if self._now[0] is old:
                 new = self._planned()
-                if new[0].face != self._face:
+                if self._seen(new[0].face) != self._face:
                     raise _changing("a member")
                 self._now = new
                 _log.info("members changed", extra={"model": self.metadata.name})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.members import Contract, Known, Live, Look
+from crossfade.ensemble.spreading import Spreading
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import InferRequest, InferResult, Model, ModelMetadata
 
@@ -64,6 +67,7 @@ class Team:
         self._record = record
         self._together = together
         self._everybody = list(range(len(members)))
+        self._spreading: dict[tuple[int, ...], Spreading] = {}  # by members and size of a call
         # The last model of each that was found to keep the contract, so that it is compared once.
         self._same: list[ModelMetadata | None] = [
             one.metadata if isinstance(one, Known) else None for one in members
@@ -107,8 +111,19 @@ class Team:
                 found = self._joint(self._together, requests)
                 if found is not None:
                     return found
-        tasks = [lambda job=job: self.ask(*job) for job in jobs]
-        return self._crew.run(tasks, until_s)
+        if len(jobs) == 1 and until_s is None:
+            return [self.ask(*jobs[0])]
+        tasks = [functools.partial(self.ask, *job) for job in jobs]
+        if until_s is not None:
+            return self._crew.run(tasks, until_s)
+        rows = sum(request.rows for request in jobs[0][1])
+        form = (*[number for number, _ in jobs], rows.bit_length())
+        spreading = self._spreading.setdefault(form, Spreading())
+        spread = spreading.choose()
+        began_s = time.perf_counter()
+        results = self._crew.run(tasks, spread=spread)
+        spreading.took(spread, time.perf_counter() - began_s)
+        return results
 
     def _joint(
         self, together: Together, requests: Sequence[InferRequest]

@@ -110,7 +110,10 @@ class Weighted(Section):
             raise ValueError("give every member a weight, or none")
         if self.members[0].weight is not None and not any(m.weight for m in self.members):
             raise ValueError("the weights are all 0")
+        names = [member.name or member.model for member in self.members]
         lacking = [m.name or m.model for m in self.members if not (m.scores or self.scores)]
+        if self.boxes is not None and (self.rule != "probability" or len(lacking) < len(names)):
+            raise ValueError("boxes has a rule of its own, and no scores")
         if self.boxes is None and lacking:
             raise ValueError(
                 f"say what the outputs of {', '.join(lacking)} are: scores: probabilities, logits,"
@@ -161,11 +164,7 @@ class Pipeline(Section):
 Ensemble = Weighted | Fallback | Pipeline
 AnyEnsemble = Annotated[
     Ensemble,
-    pydantic.Discriminator(
-        "kind",
-        custom_error_type="kind",
-        custom_error_message="kind must be weighted, fallback or pipeline",
-    ),
+    pydantic.Discriminator("kind"),
 ]
 
 

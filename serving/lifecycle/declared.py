@@ -73,7 +73,15 @@ def declare(session: Session, config: ModelConfig) -> Session:
     """
     if not (config.inputs or config.outputs):
         return session
-    signature = session.signatures[_default(session)]
+    signature = declared(session.signatures[_default(session)], config)
+    return DeclaredSession(session, signature, config)
+
+
+def declared(signature: Signature, config: ModelConfig) -> Signature:
+    """Returns a model's default signature as the configuration declares it; raises as ``declare``.
+
+    What the configuration does not declare at all stays as it is.
+    """
     limit = config.max_batch_size
     batched = signature.batched if limit is None else limit > 0
     inputs = _checked("input", config.inputs, signature.inputs, batched)
@@ -88,8 +96,7 @@ def declare(session: Session, config: ModelConfig) -> Session:
             f"max_batch_size is {config.max_batch_size}, but the model's first dimension is not"
             " a batch of any size; set max_batch_size to 0"
         )
-    declared = Signature(inputs, outputs, batched, signature.method)
-    return DeclaredSession(session, declared, config)
+    return Signature(inputs, outputs, batched, signature.method)
 
 
 def _hidden_inputs(config: ModelConfig) -> set[str]:

@@ -11,17 +11,22 @@ from typing import Any, Final
 
 from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.crew import Crew
+from crossfade.ensemble.detectors import Detectors
 from crossfade.ensemble.fallback import Fallback
 from crossfade.ensemble.learned import FILE, Learned
 from crossfade.ensemble.members import Known, Member, look
 from crossfade.ensemble.model import Around, Ensemble
-from crossfade.ensemble.plan import Kind
+from crossfade.ensemble.pipeline import Pipeline
+from crossfade.ensemble.plan import Face, Kind
 from crossfade.ensemble.scores import ScoreKind
-from crossfade.ensemble.weighted import Turnout, Voice, Weighted
+from crossfade.ensemble.turnout import Turnout
+from crossfade.ensemble.weighted import Voice, Weighted
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.runtimes.core.model import ModelMetadata, ModelRef
+from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.lifecycle import labels
+from crossfade.serving.lifecycle.declared import declared
 from crossfade.serving.lifecycle.fusion import Fusion, Leases
 from crossfade.serving.lifecycle.memory_budget import MemoryBudget
 from crossfade.serving.lifecycle.served import Served
@@ -48,31 +53,42 @@ class Setting:
 
 def _weighted(section: config.Weighted, setting: Setting) -> Kind:
     names = [member.name for member in members_of(section)]
+    timeout_s = _seconds(section.member_timeout_ms)
+    quorum = section.quorum or (len(names) if timeout_s is None else 1)
+    turnout = Turnout(quorum, timeout_s)
+    weights = [1.0 if member.weight is None else member.weight for member in section.members]
+    if (boxes := section.boxes) is not None:
+        fuses = boxes.rule == "fuse"
+        most, least_iou = boxes.max_detections, boxes.iou_threshold
+        return Detectors(tuple(weights), turnout, fuses, least_iou, most)
     voices = tuple(
         Voice(
             ScoreKind(member.scores or section.scores),
-            1.0 if member.weight is None else member.weight,
+            weight,
             member.temperature,
             member.labels or (),
         )
-        for member in section.members
+        for member, weight in zip(section.members, weights, strict=True)
     )
-    timeout_s = _seconds(section.member_timeout_ms)
-    quorum = section.quorum or (len(names) if timeout_s is None else 1)
     learned = None
     with contextlib.suppress(FileNotFoundError):
         learned = Learned.read((setting.folder / FILE).read_text("utf-8"), names)
-    return Weighted(voices, Turnout(quorum, timeout_s), Rule(section.rule), learned)
+    return Weighted(voices, turnout, Rule(section.rule), learned)
 
 
 def _fallback(section: config.Fallback, _: Setting) -> Kind:
     return Fallback(_seconds(section.member_timeout_ms))
 
 
+def _pipeline(section: config.Pipeline, _: Setting) -> Kind:
+    return Pipeline(section.outputs)
+
+
 # A kind is one section of the configuration and one line here.
 _KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
     config.Weighted: _weighted,
     config.Fallback: _fallback,
+    config.Pipeline: _pipeline,
 }
 
 
@@ -88,6 +104,19 @@ def members_of(section: config.Ensemble) -> list[Member]:
         )
         for one in section.members
     ]
+
+
+class _Counted(Measured):
+    """Counts each request that is answered as a run, as Triton does for its ensembles."""
+
+    def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
+        """See ``Model.infer``."""
+        results = super().infer(requests)
+        for result in results:
+            if isinstance(result, InferResponse):
+                timings = result.timings
+                self.statistics.record_run(timings.batch_rows, timings.infer_ns, "ensemble")
+        return results
 
 
 class Unqueued:
@@ -135,20 +164,18 @@ class Ensembles:
             kind,
             live=self._live,
             crew=self._crew,
+            seen=lambda face: _declared(face, model),
             record=statistics.record_member,
             around=self._sharing(members),
             together=fusion,
         )
-        limit = model.config.max_batch_size
-        if limit is not None:
-            built.metadata = _limited(built.metadata, limit)
         if model.config.warmup:
             warm_up(built, model.config.warmup, folder)
         if fusion is not None:
             signature = built.metadata.signatures[built.metadata.default_signature]
             fusion.start(frozenset(spec.name for spec in signature.outputs))
         return Served(
-            Measured(built, statistics), statistics, model.config, Unqueued(), fusion=fusion
+            _Counted(built, statistics), statistics, model.config, Unqueued(), fusion=fusion
         )
 
     def mark(self, section: config.Ensemble) -> str:
@@ -225,19 +252,23 @@ def check_cycle(name: str, members: Callable[[str], Collection[str]]) -> None:
                 ways.append((*way, member))
 
 
-def _limited(metadata: ModelMetadata, limit: int) -> ModelMetadata:
-    """With no more rows than configured; 0 says that there is no batch dimension."""
-    if limit == 0:
-        signatures = {
-            name: dataclasses.replace(signature, batched=False)
-            for name, signature in metadata.signatures.items()
-        }
-        return dataclasses.replace(metadata, signatures=signatures, max_batch_size=0)
-    if not metadata.max_batch_size:
-        raise LoadFailed(
-            f"max_batch_size is {limit}, but the members have no batch in common; set it to 0"
-        )
-    return dataclasses.replace(metadata, max_batch_size=min(limit, metadata.max_batch_size))
+def _declared(face: Face, model: ModelFiles) -> Face:
+    """An ensemble as its configuration declares it: fewer outputs, rows, other labels.
+
+    Raises:
+        LoadFailed: the configuration and the members contradict each other.
+    """
+    config_ = model.config
+    if any(tensor.reshape is not None for tensor in (*config_.inputs, *config_.outputs)):
+        raise LoadFailed("reshape is for the members of an ensemble: it has no tensors of its own")
+    signature = declared(face.signature, config_)
+    names = {spec.name for spec in signature.outputs}
+    found = {**face.labels, **{n: tuple(one) for n, one in labels.configured(model).items()}}
+    limit = config_.max_batch_size
+    rows = 0
+    if signature.batched:
+        rows = face.max_batch_size if limit is None else min(limit, face.max_batch_size)
+    return Face(signature, {n: one for n, one in found.items() if n in names}, rows)
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -157,10 +157,8 @@ def _random(spec: TensorSpec, rows: int, pixels: bool, random: np.random.Generat
     if spec.dtype == "BYTES":
         return like
     dtype = NUMPY[spec.dtype]
-    drawn: Any
     if dtype.kind in "iub":
         most = {"BOOL": 1, "UINT8": 255}.get(spec.dtype, 9)
-        drawn = random.integers(0, most, like.shape, endpoint=True)
-    else:
-        drawn = random.random(like.shape) * _PIXEL if pixels else random.normal(size=like.shape)
-    return drawn.astype(dtype)
+        return np.asarray(random.integers(0, most, like.shape, endpoint=True)).astype(dtype)
+    drawn = random.random(like.shape) * _PIXEL if pixels else random.normal(size=like.shape)
+    return np.asarray(drawn).astype(dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,6 @@ from crossfade.runtimes.core.model import (
     Model,
     ModelMetadata,
     Session,
-    Signature,
     StreamingSession,
 )
 from crossfade.runtimes.isolated import environments
@@ -29,6 +27,7 @@ from crossfade.serving.batching.response_cache import Cached
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.config.model_config import Isolation, ModelConfig
+from crossfade.serving.lifecycle import labels
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.origin import Origin
@@ -189,7 +188,7 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loadi
             from crossfade.serving.processing.build import around as process  # imports Pillow
 
             stored = getattr(loaded, "quantization", {})
-            names = _names(model, folder)
+            names = labels.names(model, folder)
             around = process(model_inside.metadata, config, stored, names, folder)
         warm: Model = leaf
         if around is not None:
@@ -267,38 +266,6 @@ def _metadata(
         version.version,
         platform,
         signatures,
-        _labels(model, folder, signatures),
+        labels.of(model, folder, signatures),
         (_DERIVED_MAX_BATCH if limit is None else limit) if batched else 0,
     )
-
-
-def _labels(
-    model: ModelFiles, folder: Path, signatures: Mapping[str, Signature]
-) -> dict[str, Sequence[str]]:
-    """Class names by output: as configured, else of the one output that has as many scores."""
-    labels: dict[str, Sequence[str]] = {}
-    for output in model.config.outputs:
-        if output.labels is not None:
-            labels[output.name] = output.labels
-        elif output.labels_file is not None:
-            text = model.label_files.get(output.labels_file)
-            if text is None:
-                raise LoadFailed(f"there is no label file '{output.labels_file}'")
-            labels[output.name] = text.splitlines()
-    if labels:
-        return labels
-    names = _names(model, folder)
-    fitting = {
-        spec.name
-        for signature in signatures.values()
-        for spec in signature.outputs
-        if spec.shape and spec.shape[-1] == len(names) and spec.dtype != "BYTES"
-    }
-    return dict.fromkeys(fitting, names) if len(fitting) == 1 else {}
-
-
-def _names(model: ModelFiles, folder: Path) -> list[str]:
-    """The class names of the first label file there is; empty without one."""
-    files = [folder / name for name in ("labels.txt", "dict.txt")]
-    texts = [path.read_text("utf-8", "replace") for path in files if path.is_file()]
-    return next((text.splitlines() for text in [*texts, *model.label_files.values()]), [])

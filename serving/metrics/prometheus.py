@@ -172,6 +172,7 @@ class Exposition:
         yield from _latency(served)
         yield from _batches(served)
         yield _nodes(served)
+        yield _members(served)
         yield from _workers(served)
         yield from _caches([one for one in served if one.cache is not None])
         yield from _memory(served, self._memory)
@@ -252,6 +253,19 @@ def _nodes(served: list[Observed]) -> Metric:
         for placed, count in one.metadata.nodes.items():
             nodes.add_metric([*_labels(one), placed], count)
     return nodes
+
+
+def _members(served: list[Observed]) -> Metric:
+    answers = CounterMetricFamily(
+        "crossfade_member_requests",
+        "What the members of an ensemble answered it, by code",
+        labels=(*_MODEL, "member", "code"),
+    )
+    for one in served:
+        for member, counts in one.statistics.members.items():
+            for code, count in sorted(counts.copy().items()):
+                answers.add_metric([*_labels(one), member, code], count)
+    return answers
 
 
 def _workers(served: list[Observed]) -> Iterator[Metric]:

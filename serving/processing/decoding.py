@@ -127,7 +127,11 @@ def decode_once() -> Iterator[None]:
 
     For one request that goes to several models. It holds for the context that entered it and for
     those copied from it (``contextvars.copy_context``), whose threads may decode at the same time.
+    Inside another one it is that one.
     """
+    if _shared.get() is not None:
+        yield
+        return
     token = _shared.set(_Shared())
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from google.protobuf import json_format, text_format
@@ -56,8 +57,8 @@ def from_json(document: dict[str, Any], name: str) -> ModelConfig:
 
 
 def _built(message: Any, file: str) -> ModelConfig:
-    if message.HasField("ensemble_scheduling"):
-        raise LoadFailed(f"{file}: an ensemble is not supported by this server")
+    if message.platform == "ensemble" or message.HasField("ensemble_scheduling"):
+        return build(_pipeline(message, file), file)
     return build(_values(message, file), file)
 
 
@@ -69,7 +70,7 @@ def _values(message: Any, file: str) -> dict[str, Any]:
             f"{file}: Triton's Python backend is not supported; rewrite model.py as a class Model"
             " of the platform python, and name that in a model.yaml"
         )
-    if named:
+    if named and named != "ensemble":
         try:
             values["platform"] = resolve(named)
         except InvalidArgument as error:
@@ -103,6 +104,37 @@ def _values(message: Any, file: str) -> dict[str, Any]:
     }
     values["warmup"] = [_warmup(sample) for sample in message.model_warmup]
     return values
+
+
+def _pipeline(message: Any, file: str) -> dict[str, Any]:
+    """Triton's ensemble, which has no settings but its steps and its tensors."""
+    steps = message.ensemble_scheduling.step
+    if not steps:
+        raise LoadFailed(f"{file}: the ensemble has no steps")
+    names = [step.model_name for step in steps]
+    pipeline = {
+        "kind": "pipeline",
+        "outputs": [tensor.name for tensor in message.output],
+        "steps": [
+            {
+                "model": step.model_name,
+                "name": _step_name(names, number),
+                "inputs": dict(step.input_map),
+                "outputs": dict(step.output_map),
+                # -1, or nothing, is the latest
+                **({"version": step.model_version} if step.model_version > 0 else {}),
+            }
+            for number, step in enumerate(steps)
+        ],
+    }
+    values = _values(message, file)
+    taken = ("max_batch_size", "version_policy", "inputs", "outputs", "warmup")
+    return {"ensemble": pipeline, **{key: values[key] for key in taken if key in values}}
+
+
+def _step_name(names: Sequence[str], number: int) -> str:
+    name = names[number]
+    return f"{name}#{number}" if names.count(name) > 1 else name
 
 
 def _version_policy(policy: Any) -> dict[str, Any]:

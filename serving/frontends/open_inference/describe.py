@@ -9,6 +9,7 @@ from typing import Any, Final
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound, Unimplemented, escape
 from crossfade.runtimes.core.model import ModelRef, Signature, TensorSpec
+from crossfade.serving.config.ensemble_config import Pipeline
 from crossfade.serving.dataplane.door import DataPlane
 from crossfade.serving.frontends.open_inference.infer_codec import version_of
 from crossfade.serving.lifecycle.policies import State
@@ -80,12 +81,13 @@ class Describe:
         """The ``ModelConfigResponse``: the configuration, completed from the model."""
         served = self._plane.facts(ModelRef(name, version_of(version)))
         metadata, config = served.metadata, served.config
+        entry = registry.entries().get(metadata.platform)  # none of an ensemble's
         signature = metadata.signatures[served.default_signature]
         limit = metadata.max_batch_size if signature.batched else 0
         message = config_wire.ModelConfig(
             name=name,
             platform=metadata.platform,
-            backend=registry.entries()[metadata.platform].backend,
+            backend=entry.backend if entry else "",
             max_batch_size=limit,
             default_model_filename=config.default_filename or "",
         )
@@ -101,9 +103,12 @@ class Describe:
             message.response_cache.enable = True
         if config.decoupled:
             message.model_transaction_policy.decoupled = True
-        message.instance_group.add(
-            name=name, count=queue.instances, kind=config_wire.ModelInstanceGroup.KIND_CPU
-        )
+        if entry:
+            message.instance_group.add(
+                name=name, count=queue.instances, kind=config_wire.ModelInstanceGroup.KIND_CPU
+            )
+        if isinstance(config.ensemble, Pipeline):
+            _fill_steps(message.ensemble_scheduling, config.ensemble)
         return wire.ModelConfigResponse(config=message)
 
     def statistics(self, name: str, version: str) -> Any:
@@ -156,6 +161,16 @@ def _fill_policy(message: Any, policy: Any) -> None:
         message.specific.versions.extend(policy.specific)
     else:
         message.latest.num_versions = policy.latest or 1
+
+
+def _fill_steps(message: Any, pipeline: Pipeline) -> None:
+    for step in pipeline.steps:
+        message.step.add(
+            model_name=step.model,
+            model_version=step.version or -1,
+            input_map=step.inputs,
+            output_map=step.outputs,
+        )
 
 
 def _fill_tensors(message: Any, served: Served, signature: Signature, skip: int) -> None:

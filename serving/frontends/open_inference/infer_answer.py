@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from crossfade.runtimes.core.dtypes import name_of
 from crossfade.runtimes.core.model import InferResponse
-from crossfade.serving.frontends.open_inference import wanted
+from crossfade.serving.frontends.open_inference import parameters, wanted
 from crossfade.serving.frontends.open_inference.wanted import Place, Wanted
 from crossfade.serving.tensors.raw import wire_form
 from crossfade.serving.wire import open_inference as wire
@@ -42,8 +42,10 @@ def encode(response: InferResponse, request_id: str, special: Sequence[Wanted]) 
         names.append((name, name_of(array.dtype), array.shape, written))
         parts += (_raw_prefix(len(data)), data)
     parts[0] = _head(metadata.name, metadata.version, tuple(names))
-    if request_id:
-        parts[1] = wire.ModelInferResponse(id=request_id).SerializeToString()
+    if request_id or response.parameters:
+        own = wire.ModelInferResponse(id=request_id)
+        parameters.write(own.parameters, response.parameters)
+        parts[1] = own.SerializeToString()
     return b"".join(parts)
 
 

@@ -136,6 +136,8 @@ def encode(response: InferResponse, request_id: str, form: Form) -> HttpResponse
     }
     if request_id:
         body["id"] = request_id
+    if response.parameters:
+        body["parameters"] = dict(response.parameters)
     head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
         return HttpResponse(body=head, compressible=True)

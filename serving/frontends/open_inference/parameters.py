@@ -35,6 +35,18 @@ class RequestParameters:
 
 
 NO_PARAMETERS: Final = RequestParameters()
+_FIELDS: Final = {
+    bool: "bool_param",
+    int: "int64_param",
+    float: "double_param",
+    str: "string_param",
+}
+
+
+def write(message: Any, said: Mapping[str, Any]) -> None:
+    """Puts what a model says beside its outputs into the ``parameters`` of a message."""
+    for name, value in said.items():
+        setattr(message[name], _FIELDS[type(value)], value)
 
 
 def read(parameters: Mapping[str, Any]) -> RequestParameters:
