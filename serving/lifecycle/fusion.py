@@ -47,6 +47,7 @@ from crossfade.serving.lifecycle.warming import set_batching
 from crossfade.serving.metrics.statistics import Statistics
 
 _log = logging.getLogger(__name__)
+AGAIN: Final = "a member was replaced; it is being made again"
 # Of the members' arithmetic. A fused graph runs on one thread where members run side by side: on
 # idle cores it answers later than they do unless enough is saved.
 WORTHWHILE: Final = 0.2
@@ -155,7 +156,7 @@ class Fusion:
             self._busy = True
             made, self._made = self._made, None
             if made is not None:
-                self.state = FusionState("a member was replaced; it is being made again")
+                self.state = FusionState(AGAIN)
         threading.Thread(target=self._fuse, args=(made,), name="fuse", daemon=True).start()
 
     def _drop(self, made: _Made | None) -> None:

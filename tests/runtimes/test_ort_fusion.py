@@ -30,7 +30,7 @@ def tower(
     *,
     batch: str = "n",
     tag: str = "",
-    width: int = 4,
+    outputs: str = "yz",
     **more: Any,
 ) -> bytes:
     """y = softmax(tower(x) head); weights by seed, so that equal seeds are equal weights."""
@@ -46,12 +46,12 @@ def tower(
             node("Tanh", f"{tag}h{index}", f"{tag}t{index}"),
         ]
         at = f"{tag}t{index}"
-    weights.append(weight("head", random(1000 + head, SIZE, width)))
+    weights.append(weight("head", random(1000 + head, SIZE, 4)))
     nodes += [node("MatMul", f"{at} head", "z"), node("Softmax", "z", "y")]
     return model(
         nodes,
         [value("x", FLOAT, [batch, SIZE])],
-        [value("y", FLOAT, [batch, width]), value("z", FLOAT, [batch, width])],
+        [value(name, FLOAT, [batch, 4]) for name in outputs],
         weights,
         **more,
     )
