@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfade.ensemble.fitting import agree, describe, intersection, joined_inputs, rows_at_most
-from crossfade.ensemble.labels import canonical
+from crossfade.ensemble.labels import order_of
 from crossfade.ensemble.members import Known
 from crossfade.ensemble.plan import Face
 from crossfade.ensemble.scores import Quantization, dequantize
@@ -133,21 +133,17 @@ def _change(first: Known, member: Known, spec: TensorSpec, other: TensorSpec) ->
 
 
 def _order(first: Known, member: Known, name: str) -> npt.NDArray[np.intp] | None:
-    wanted = [canonical(label) for label in first.labels.get(name, ())]
-    given = [canonical(label) for label in member.labels.get(name, ())]
-    if wanted == given:
-        return None
-    if not wanted or not given:
+    wanted, given = (one.labels.get(name, ()) for one in (first, member))
+    if bool(wanted) != bool(given):
         without = member if wanted else first
         raise FailedPrecondition(
             f"member '{without.name}' has no labels for '{name}', and others have: add labels.txt"
             " to its model"
         )
-    different = sorted(set(wanted) ^ set(given))
-    if different or len(given) != len(set(given)):
-        listed = ", ".join(f"'{label}'" for label in different[:5]) or "one that stands there twice"
+    try:
+        return order_of(wanted, given)
+    except FailedPrecondition as error:
         raise FailedPrecondition(
-            f"'{first.name}' and '{member.name}' have different labels for '{name}': {listed}"
-        )
-    place = {label: number for number, label in enumerate(given)}
-    return np.array([place[label] for label in wanted], np.intp)
+            f"'{first.name}' and '{member.name}' have different labels for '{name}':"
+            f" {error.message}"
+        ) from None

@@ -24,6 +24,7 @@ from crossfade.ensemble.team import Team
 from crossfade.runtimes.core.errors import CrossfadeError, DeadlineExceeded, Unavailable
 from crossfade.runtimes.core.model import InferRequest, InferResult
 
+_LEAST_RESERVE: Final = 0.1  # of the time that is left, for the members that come after
 _UNASKED: Final = Unavailable("no member of the ensemble has been asked")
 
 
@@ -91,8 +92,11 @@ class _Plan:
             return None
         now_s = time.monotonic()
         limits = [] if self.timeout_s is None else [now_s + self.timeout_s]
-        reserve_s = self.pace.needed_s(range(place + 1, len(self.numbers)))
-        limits += [r.deadline_s - reserve_s for r in requests if r.deadline_s is not None]
+        needed_s = self.pace.needed_s(range(place + 1, len(self.numbers)))
+        for request in requests:
+            if (deadline_s := request.deadline_s) is not None:
+                reserve_s = max(needed_s, _LEAST_RESERVE * (deadline_s - now_s))
+                limits.append(deadline_s - reserve_s)
         return min(limits, default=None)
 
     def _ask(

@@ -22,6 +22,24 @@ def canonical(label: str) -> str:
     return " ".join(unicodedata.normalize("NFC", label).split())
 
 
+def order_of(wanted: Sequence[str], given: Sequence[str]) -> npt.NDArray[np.intp] | None:
+    """For each wanted label its place among those given; ``None`` where they stand as wanted.
+
+    Raises:
+        FailedPrecondition: they are not the same labels; the message lists those that only one has.
+    """
+    first, other = [canonical(label) for label in wanted], [canonical(label) for label in given]
+    if first == other:
+        return None
+    different = sorted(set(first) ^ set(other))
+    if different or len(set(other)) < len(other):
+        raise FailedPrecondition(
+            ", ".join(repr(label) for label in different[:5]) or "one label stands there twice"
+        )
+    place = {label: number for number, label in enumerate(other)}
+    return np.array([place[label] for label in first], np.intp)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelAlignment:
     """Where each member's classes stand among the classes of the ensemble.

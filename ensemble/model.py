@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from crossfade.ensemble.crew import Crew
+from crossfade.ensemble.labels import order_of
 from crossfade.ensemble.members import Live, Member, look
-from crossfade.ensemble.plan import Face, Kind, Plan, Result
+from crossfade.ensemble.plan import Face, Kind, Plan
 from crossfade.ensemble.team import Record, Stale, Team, Together
-from crossfade.runtimes.core.errors import CrossfadeError, Unavailable
+from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
 from crossfade.runtimes.core.model import (
     DEFAULT_SIGNATURE,
     InferRequest,
     InferResponse,
     InferResult,
     ModelMetadata,
+    Tensor,
     Timings,
 )
 
@@ -27,12 +33,30 @@ PLATFORM = "ensemble"
 Around = Callable[[], contextlib.AbstractContextManager[None]]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Now:
+    """How the members answer now.
+
+    Attributes:
+        orders: for outputs whose labels stand in another order than clients were told: for each
+            label that they were, its place.
+    """
+
+    plan: Plan
+    team: Team
+    orders: Mapping[str, npt.NDArray[np.intp]]
+
+    def output(self, name: str, array: Tensor) -> Tensor:
+        """An output as clients were told that it is."""
+        return array[..., self.orders[name]] if name in self.orders else array
+
+
 class Ensemble:
     """Models that answer together; see ``Model``. Thread-safe.
 
     A member that is replaced by one of the same contract (signatures, labels) is taken as it
-    comes. For another contract the plan is made again; if the ensemble then looks different from
-    outside, requests are refused until it is loaded again.
+    comes. For another contract the plan is made again, and labels keep their order; if the
+    ensemble then looks different from outside, requests are refused until it is loaded again.
 
     Args:
         name, version: of the ensemble.
@@ -72,8 +96,9 @@ class Ensemble:
         self._around = around
         self._together = together
         self._lock = threading.Lock()
-        self._now = self._planned()
-        self._face = seen(self._now[0].face)
+        plan, team = self._planned()
+        self._face = seen(plan.face)
+        self._now = _Now(plan, team, {})
         self._outputs = tuple(spec.name for spec in self._face.signature.outputs)
         self.metadata = ModelMetadata(
             name,
@@ -88,17 +113,24 @@ class Ensemble:
         """See ``Model.infer``."""
         began_ns = time.perf_counter_ns()
         asked = [request if request.outputs else self._all(request) for request in requests]
+        now = self._now
         with self._around():
             try:
-                results = self._infer(asked)
+                try:
+                    results = now.plan.infer(asked, now.team)
+                except Stale:
+                    now = self._renewed(now)
+                    results = now.plan.infer(asked, now.team)
+            except Stale:
+                results = [_changing()] * len(asked)
             except CrossfadeError as error:
-                return [error] * len(requests)
+                results = [error] * len(asked)
         spent_ns = time.perf_counter_ns() - began_ns
         return [
             result
             if isinstance(result, CrossfadeError)
             else InferResponse(
-                {name: result.outputs[name] for name in request.outputs},
+                {name: now.output(name, result.outputs[name]) for name in request.outputs},
                 self.metadata,
                 Timings(0, spent_ns, request.rows),
                 result.parameters,
@@ -110,17 +142,6 @@ class Ensemble:
         """See ``Model.close``; the members stay."""
         if self._together is not None:
             self._together.close()
-
-    def _infer(self, requests: Sequence[InferRequest]) -> Sequence[Result]:
-        plan, team = self._now
-        try:
-            return plan.infer(requests, team)
-        except Stale:
-            plan, team = self._renewed(plan)
-        try:
-            return plan.infer(requests, team)
-        except Stale as error:
-            raise _changing(error.args[0]) from None
 
     def _all(self, request: InferRequest) -> InferRequest:
         return InferRequest(
@@ -140,16 +161,24 @@ class Ensemble:
         plan = self._kind([(m.name, one) for m, one in zip(self._members, looks, strict=True)])
         return plan, Team(looks, self._live, self._crew, self._record, self._together)
 
-    def _renewed(self, old: Plan) -> tuple[Plan, Team]:
+    def _renewed(self, old: _Now) -> _Now:
         with self._lock:
-            if self._now[0] is old:
-                new = self._planned()
-                if self._seen(new[0].face) != self._face:
-                    raise _changing("a member")
-                self._now = new
+            if self._now is old:
+                plan, team = self._planned()
+                face, before = self._seen(plan.face), self._face
+                try:
+                    orders = {
+                        name: order_of(labels, face.labels.get(name, ()))
+                        for name, labels in before.labels.items()
+                    }
+                except FailedPrecondition:
+                    raise _changing() from None
+                if dataclasses.replace(face, labels=before.labels) != before:
+                    raise _changing()
+                self._now = _Now(plan, team, {n: o for n, o in orders.items() if o is not None})
                 _log.info("members changed", extra={"model": self.metadata.name})
             return self._now
 
 
-def _changing(what: str) -> Unavailable:
-    return Unavailable(f"{what} of the ensemble is being replaced", retry_after_s=0.1)
+def _changing() -> Unavailable:
+    return Unavailable("a member of the ensemble is being replaced", retry_after_s=0.1)

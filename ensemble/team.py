@@ -105,14 +105,14 @@ class Team:
         Raises:
             Stale: as ``ask``.
         """
-        if self._together is not None and until_s is None:
+        if jobs and self._together is not None and until_s is None:
             requests = jobs[0][1]
             if [number for number, asked in jobs if asked is requests] == self._everybody:
                 found = self._joint(self._together, requests)
                 if found is not None:
                     return found
-        if len(jobs) == 1 and until_s is None:
-            return [self.ask(*jobs[0])]
+        if len(jobs) < 2 and until_s is None:
+            return [self.ask(*job) for job in jobs]
         tasks = [functools.partial(self.ask, *job) for job in jobs]
         if until_s is not None:
             return self._crew.run(tasks, until_s)

@@ -14,14 +14,14 @@ from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.detectors import Detectors
 from crossfade.ensemble.fallback import Fallback
 from crossfade.ensemble.learned import FILE, Learned
-from crossfade.ensemble.members import Known, Member, look
+from crossfade.ensemble.members import Contract, Known, Member, look
 from crossfade.ensemble.model import Around, Ensemble
 from crossfade.ensemble.pipeline import Pipeline
 from crossfade.ensemble.plan import Face, Kind
 from crossfade.ensemble.scores import ScoreKind
 from crossfade.ensemble.turnout import Turnout
 from crossfade.ensemble.weighted import Voice, Weighted
-from crossfade.runtimes.core.errors import LoadFailed
+from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.config.model_config import ModelConfig
@@ -180,9 +180,14 @@ class Ensembles:
 
     def mark(self, section: config.Ensemble) -> str:
         """Changes when a member comes, goes, or becomes another one to the ensemble."""
-        looks = [look(member, self._live) for member in members_of(section)]
-        told = [repr(one.contract) if isinstance(one, Known) else one.message for one in looks]
+        told = [self._told(member.ref) for member in members_of(section)]
         return hashlib.sha256("\0".join(told).encode()).hexdigest()
+
+    def _told(self, ref: ModelRef) -> str:
+        try:
+            return repr(Contract.of(self._live.metadata(ref)))
+        except CrossfadeError as error:
+            return error.message
 
     def close(self) -> None:
         """Lets the threads end."""

@@ -369,13 +369,16 @@ class Manager:
         }
         return dataclasses.replace(found, files=dataclasses.replace(files, versions=versions))
 
-    def _drop_stale(self, entry: Entry, found: Found) -> None:
-        """Unloads what was built for other members, though nothing has come in its place."""
-        marks = {one.fingerprint.rpartition("-")[2] for one in found.files.versions.values()}
-        live = {v.key for v in entry.versions if v.state is State.AVAILABLE}
-        kept = {key for key in live if key[1].rpartition("-")[2] in marks}
-        if kept != live:
+    def _drop_stale(self, entry: Entry) -> None:
+        """Unloads what was built for other members, though nothing may have come in its place."""
+        live = [v for v in entry.versions if v.state is State.AVAILABLE and v.found is not None]
+        kept = {v.key for v in live if self._is_current(v)}
+        if len(kept) < len(live):
             self._transitions.step(entry, kept, None)
+
+    def _is_current(self, version: Version) -> bool:
+        section = version.found.files.config.ensemble if version.found else None
+        return section is None or version.fingerprint.endswith(self._ensembles.mark(section))
 
     def _follow(self, name: str) -> None:
         """Takes the ensembles that a model is a member of to what it is now."""
@@ -437,6 +440,7 @@ class Manager:
             before = entry.routing
             entry.wanted = found
             failures = self._step(entry, found, retry)
+            self._drop_stale(entry)
             now = entry.routing
         if (before.by_version, before.labels) != (now.by_version, now.labels):
             self._follow(name)
@@ -458,8 +462,6 @@ class Manager:
         wanted = mark(entry, found.files, retry)
         entry.note("" if wanted else "there is no version to serve")
         self._transitions.step(entry, wanted, found)
-        if found.files.config.ensemble is not None:
-            self._drop_stale(entry, found)
         failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
         return failures or ([entry.error] if entry.error else [])
 
