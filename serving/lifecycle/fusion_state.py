@@ -29,3 +29,12 @@ class FusionState:
     def fused(self) -> bool:
         """Whether the fused graph answers."""
         return not self.reason
+
+    def __str__(self) -> str:
+        """In a sentence."""
+        if not self.fused:
+            return f"not fused: {self.reason}"
+        return (
+            f"fused: {self.shared_nodes} of {self.fused_nodes} nodes and {self.shared_bytes} bytes"
+            f" of weights are shared, {self.saved:.0%} of the work is saved"
+        )

@@ -73,6 +73,44 @@ class Kept(Protocol):
     def __len__(self) -> int: ...
 
 
+class Fusion(Protocol):
+    """What became of an ensemble's members, as far as metrics look at it."""
+
+    @property
+    def fused(self) -> bool:
+        """One graph answers for all."""
+        ...
+
+    @property
+    def saved(self) -> float:
+        """Share of the arithmetic."""
+        ...
+
+    @property
+    def shared_nodes(self) -> int:
+        """Nodes that several need."""
+        ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Weights that are there once."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the graph takes at most."""
+        ...
+
+
+class Fusing(Protocol):
+    """An ensemble whose members may be answered by one graph."""
+
+    @property
+    def state(self) -> Fusion:
+        """As it is now."""
+        ...
+
+
 class Observed(Protocol):
     """A served version, as far as metrics look at it."""
 
@@ -99,6 +137,11 @@ class Observed(Protocol):
     @property
     def cache(self) -> Kept | None:
         """Of a model that remembers its answers."""
+        ...
+
+    @property
+    def fusion(self) -> Fusing | None:
+        """Of an ensemble."""
         ...
 
     @property
@@ -174,6 +217,7 @@ class Exposition:
         yield _nodes(served)
         yield _members(served)
         yield from _workers(served)
+        yield from _fusions(served)
         yield from _caches([one for one in served if one.cache is not None])
         yield from _memory(served, self._memory)
         yield from _triton(served)
@@ -285,6 +329,22 @@ def _workers(served: list[Observed]) -> Iterator[Metric]:
             restarts.add_metric(labels, worker.restarts)
             resident.add_metric(labels, worker.resident_bytes())
     yield from (up, restarts, resident)
+
+
+def _fusions(served: list[Observed]) -> Iterator[Metric]:
+    fields: dict[str, tuple[str, Callable[[Fusion], float]]] = {
+        "": ("1 where one graph answers for all members", lambda f: f.fused),
+        "_saved_ratio": ("Share of the members' arithmetic that it saves", lambda f: f.saved),
+        "_shared_nodes": ("Its nodes that several members need", lambda f: f.shared_nodes),
+        "_shared_bytes": ("Weights that it has once instead of again", lambda f: f.shared_bytes),
+        "_memory_bytes": ("What it takes at most, estimated", lambda f: f.memory_bytes),
+    }
+    states = [(_labels(one), one.fusion.state) for one in served if one.fusion is not None]
+    for suffix, (help_text, value) in fields.items():
+        family = GaugeMetricFamily(f"crossfade_fused{suffix}", help_text, labels=_MODEL)
+        for labels, state in states:
+            family.add_metric(labels, value(state))
+        yield family
 
 
 def _caches(cached: list[Observed]) -> Iterator[Metric]:

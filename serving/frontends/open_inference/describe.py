@@ -99,6 +99,8 @@ class Describe:
         elif queue.max_rows > 1:
             message.dynamic_batching.preferred_batch_size.append(queue.max_rows)
             message.dynamic_batching.max_queue_delay_microseconds = round(queue.max_delay_s * 1e6)
+        if served.fusion is not None:
+            message.parameters["fusion"].string_value = str(served.fusion.state)
         if config.cache is not None:
             message.response_cache.enable = True
         if config.decoupled:

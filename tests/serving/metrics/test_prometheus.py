@@ -21,6 +21,7 @@ from crossfade.runtimes.core.model import (
     Timings,
 )
 from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.lifecycle.fusion_state import FusionState
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
@@ -60,6 +61,10 @@ class Kept(list[int]):
     used_bytes = 99
 
 
+class Fusing:
+    state = FusionState("", 0.4, 12, 8, 4, 512, 4096)
+
+
 class Version:
     """A served version, as far as metrics look at it."""
 
@@ -69,6 +74,7 @@ class Version:
         self.queue = Queue(waiting)
         self.worker: Worker | None = None
         self.cache: Kept | None = None
+        self.fusion: Fusing | None = None
         self.memory_bytes = 0
 
 
@@ -284,3 +290,18 @@ def test_a_response_cache() -> None:
     assert value(samples, "nv_inference_count", **me) == 2  # what was run for
     assert value(samples, "crossfade_rows_total", **me) == 10
     assert not any("cache" in name and ("model", "a") in labels for name, labels in samples)
+
+
+def test_a_fused_ensemble() -> None:
+    plain, pair = Version("a", 1), Version("pair", 1)
+    pair.fusion = Fusing()
+    samples = parse(Exposition(lambda: [plain, pair], lambda: True))
+    me = {"model": "pair", "version": "1"}
+    assert value(samples, "crossfade_fused", **me) == 1
+    assert value(samples, "crossfade_fused_saved_ratio", **me) == 0.4
+    assert value(samples, "crossfade_fused_shared_nodes", **me) == 4
+    assert value(samples, "crossfade_fused_shared_bytes", **me) == 512
+    assert value(samples, "crossfade_fused_memory_bytes", **me) == 4096
+    assert not any("fused" in name and ("model", "a") in labels for name, labels in samples)
+    pair.fusion.state = FusionState("too little is shared")
+    assert value(parse(Exposition(lambda: [pair], lambda: True)), "crossfade_fused", **me) == 0
