@@ -14,6 +14,7 @@ from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, InvalidArgument
 from crossfade.runtimes.core.model import Artifact, Signature
 from crossfade.runtimes.isolated.probe import trial
+from crossfade.serving.cli import inspect_ensemble
 from crossfade.serving.cli.progress import bar
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.conversion import report as conversion_report
@@ -83,6 +84,8 @@ def inspect(place: Path, name: str) -> list[dict[str, Any]]:
         raise InvalidArgument(model.error)
     if model is None or not model.versions:
         return [_report(recognise(place), name, 1, ModelConfig(), [])]
+    if model.config.ensemble is not None:
+        return [inspect_ensemble.report(model, number, place) for number in model.versions]
     beside = [text.splitlines() for text in model.label_files.values()]
     reports: list[dict[str, Any]] = []
     for number, version in model.versions.items():
@@ -193,6 +196,8 @@ def _signature(signature: Signature) -> dict[str, Any]:
 
 
 def _text(report: Mapping[str, Any]) -> str:
+    if report["platform"] == "ensemble":
+        return inspect_ensemble.text(report)
     lines = [
         f"{report['name']} version {report['version']}: {report['kind']}",
         f"  file       {report['file']}, {report['size_bytes']:,} bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ from crossfade.ensemble.weighted import Voice, Weighted
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
-from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle import labels
 from crossfade.serving.lifecycle.declared import declared
 from crossfade.serving.lifecycle.fusion import Fusion, Leases
@@ -215,46 +214,6 @@ class Ensembles:
         from crossfade.serving.processing.decoding import decode_once  # imports Pillow
 
         return decode_once
-
-
-def names_of(config_: ModelConfig) -> frozenset[str]:
-    """Models that are members; none where it is no ensemble."""
-    section = config_.ensemble
-    return frozenset(one.model for one in section.members) if section else frozenset()
-
-
-def waves(members: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
-    """Names in groups of which each needs only those before it; cycles come last, in one group.
-
-    Args:
-        members: by name; those that are no names themselves do not count.
-    """
-    left = {name: set(needed) & members.keys() for name, needed in members.items()}
-    while left:
-        ready = [name for name, needed in left.items() if not needed & left.keys()] or list(left)
-        yield ready
-        for name in ready:
-            del left[name]
-
-
-def check_cycle(name: str, members: Callable[[str], Collection[str]]) -> None:
-    """Raises LoadFailed where an ensemble is, at any depth, a member of itself.
-
-    Args:
-        name: of the ensemble.
-        members: of any model.
-    """
-    ways: list[tuple[str, ...]] = [(name,)]
-    seen: set[str] = set()
-    while ways:
-        way = ways.pop()
-        for member in sorted(members(way[-1])):
-            if member == name:
-                listed = " -> ".join((*way, name))
-                raise LoadFailed(f"the ensemble is a member of itself: {listed}")
-            if member not in seen:
-                seen.add(member)
-                ways.append((*way, member))
 
 
 def _declared(face: Face, model: ModelFiles) -> Face:

@@ -7,7 +7,7 @@ import enum
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crossfade.runtimes import memory
@@ -21,7 +21,8 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.runtimes.core.model import ModelMetadata, ModelRef
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.lifecycle import ensembles, loader
+from crossfade.serving.lifecycle import dependents, loader
+from crossfade.serving.lifecycle.dependents import Dependents
 from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.loader import Loading
 from crossfade.serving.lifecycle.policies import State
@@ -77,13 +78,14 @@ class Manager:
         self._poll_s = poll_s
         self._startup = startup
         self._load_threads = load_threads
+        self._entries: dict[str, Entry] = {}
         self._ensembles = Ensembles(self, lambda: self.memory)
+        self._dependents = Dependents(self._entries, self._ensembles)
         loading = dataclasses.replace(loading, ensembles=self._ensembles)
         self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)
         self.memory = self._transitions.memory
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
-        self._entries: dict[str, Entry] = {}
         self._entries_lock = threading.Lock()
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
@@ -104,7 +106,7 @@ class Manager:
             for name, one in found.items():
                 self._entry(name).wanted = one  # so that a cycle is seen as such
             with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                for wave in _waves(found):
+                for wave in dependents.order(found):
                     list(pool.map(lambda name: self._try_sync(name, found[name]), wave))
         memory.give_back()  # what loading and measuring took for a while
         self._started = True
@@ -195,8 +197,8 @@ class Manager:
         self._check_explicit()
         found = self._read(check_name(name), override)
         self._entry(name).wanted = found
-        others = self._with_members(sorted(ensembles.names_of(found.files.config)))
-        for wave in _waves({n: one for n, one in others.items() if n != name}):
+        others = self._with_members(sorted(dependents.names_of(found.files.config)))
+        for wave in dependents.order({n: one for n, one in others.items() if n != name}):
             for other in wave:
                 if not self.states(other) or not self._entries[other].routing.latest:
                     self._try_sync(other, others[other])
@@ -232,7 +234,7 @@ class Manager:
             try:
                 failures: list[str] = []
                 with ThreadPoolExecutor(self._load_threads, "load") as pool:
-                    for wave in _waves(found):
+                    for wave in dependents.order(found):
                         failures += pool.map(lambda name: self._add(name, found[name]), wave)
                 if reasons := [reason for reason in failures if reason]:
                     raise LoadFailed("; ".join(reasons))
@@ -348,43 +350,20 @@ class Manager:
             name = left.pop(0)
             if name not in found and (one := self._try_read(name)) is not None:
                 found[name] = one
-                left += sorted(ensembles.names_of(one.files.config))
+                left += sorted(dependents.names_of(one.files.config))
         return found
-
-    def _members(self, name: str) -> frozenset[str]:
-        entry = self._entries.get(name)
-        wanted = entry.wanted if entry else None
-        return ensembles.names_of(wanted.files.config) if wanted else frozenset()
-
-    def _bound(self, name: str, found: Found) -> Found:
-        """An ensemble's files, which are others where its members are."""
-        files, section = found.files, found.files.config.ensemble
-        if section is None:
-            return found
-        ensembles.check_cycle(name, self._members)
-        mark = self._ensembles.mark(section)
-        versions = {
-            number: dataclasses.replace(one, fingerprint=f"{one.fingerprint}-{mark}")
-            for number, one in files.versions.items()
-        }
-        return dataclasses.replace(found, files=dataclasses.replace(files, versions=versions))
 
     def _drop_stale(self, entry: Entry) -> None:
         """Unloads what was built for other members, though nothing may have come in its place."""
         live = [v for v in entry.versions if v.state is State.AVAILABLE and v.found is not None]
-        kept = {v.key for v in live if self._is_current(v)}
+        kept = {v.key for v in live if self._dependents.is_current(v)}
         if len(kept) < len(live):
             self._transitions.step(entry, kept, None)
 
-    def _is_current(self, version: Version) -> bool:
-        section = version.found.files.config.ensemble if version.found else None
-        return section is None or version.fingerprint.endswith(self._ensembles.mark(section))
-
     def _follow(self, name: str) -> None:
         """Takes the ensembles that a model is a member of to what it is now."""
-        for other in list(self._entries.values()):
-            if other.wanted is not None and name in self._members(other.name):
-                self._try_sync(other.name, other.wanted)
+        for other, found in self._dependents.of(name):
+            self._try_sync(other, found)
 
     def _entry(self, name: str) -> Entry:
         with self._entries_lock:
@@ -401,7 +380,7 @@ class Manager:
         with entry.lock:
             if found.files.error is not None:
                 return f"model {name}: {found.files.error}"
-            found = self._bound(name, found)
+            found = self._dependents.bound(name, found)
             tried = {v.key for v in entry.versions if v.failed}
             wanted = mark(entry, found.files, False, labelled=False)
             if not wanted:
@@ -454,7 +433,7 @@ class Manager:
             entry.note(found.files.error)
             return [entry.error]  # what is served stays
         try:
-            found = self._bound(entry.name, found)
+            found = self._dependents.bound(entry.name, found)
         except LoadFailed as error:
             entry.note(error.message)
             return [entry.error]
@@ -464,8 +443,3 @@ class Manager:
         self._transitions.step(entry, wanted, found)
         failures = [f"version {v.version}: {v.reason}" for v in entry.versions if v.failed]
         return failures or ([entry.error] if entry.error else [])
-
-
-def _waves(found: Mapping[str, Found]) -> Iterator[list[str]]:
-    """The names, members before the ensembles that they are in."""
-    return ensembles.waves({n: ensembles.names_of(one.files.config) for n, one in found.items()})

@@ -222,6 +222,15 @@ def test_tritons_ensemble_runs_as_it_is(client: Any) -> None:
         ask(client, "chain", [[1, 2, 3]] * 9, to="IN")
 
 
+def test_the_list_of_models(server: ServerProcess) -> None:
+    command = [*(sys.executable, "-m", "crossfade", "models"), "--json", "--url", server.grpc]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (line,) = [one for one in json.loads(done.stdout) if one["name"] == "both"]
+    assert (line["state"], line["version"], line["memory_bytes"]) == ("READY", "1", 0)
+    assert line["requests"] >= 1
+
+
 def test_statistics_and_metrics_down_to_each_member(server: ServerProcess, client: Any) -> None:
     def count(name: str) -> int:
         (line,) = client.get_inference_statistics(name, as_json=True)["model_stats"]

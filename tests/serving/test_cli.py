@@ -78,6 +78,28 @@ def test_inspect_as_json_of_a_file(digits: Path) -> None:
     assert report["memory_bytes_at_most"] > path.stat().st_size
 
 
+def test_inspect_of_an_ensemble(tmp_path: Path) -> None:
+    (tmp_path / "a" / "1").mkdir(parents=True)
+    (tmp_path / "a" / "1" / "fake.yaml").write_text("inputs: [{name: x}]")
+    (tmp_path / "both").mkdir()
+    config = tmp_path / "both" / "model.yaml"
+    members = "members: [{model: a, weight: 3, outputs: {p: q}}, {model: b, label: new, weight: 1}]"
+    config.write_text(f"ensemble: {{kind: weighted, rule: logit, scores: logits, {members}}}")
+    done = crossfade("inspect", tmp_path / "both")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "both version 1: ensemble (weighted)",
+        "  rule       logit",
+        "  member     a, weight 3",
+        "    output   p is the ensemble's q",
+        "  member     b label new, weight 1",
+        "  cannot be loaded here: there is no model 'b' beside it",
+    ]
+    config.write_text("ensemble: {kind: pipeline, steps: [{model: a}]}")
+    (report,) = json.loads(crossfade("inspect", tmp_path / "both", "--json").stdout)
+    assert (report["kind"], report["error"]) == ("ensemble (pipeline)", None)
+
+
 def test_inspect_of_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     assert crossfade("inspect", tmp_path).returncode == 1

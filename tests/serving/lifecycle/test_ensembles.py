@@ -18,7 +18,7 @@ from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.weights import Candidate, Fit, Member, WeightsReport
 from crossfade.runtimes.core.errors import LoadFailed, Unavailable
 from crossfade.runtimes.core.model import InferRequest, InferResponse, ModelRef
-from crossfade.serving.lifecycle.ensembles import waves
+from crossfade.serving.lifecycle.dependents import waves
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.processing import decoding
 from tests.serving.lifecycle.folders import Repository, lines, serving, wait_until

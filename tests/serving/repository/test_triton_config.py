@@ -9,6 +9,7 @@ import pytest
 
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
+from crossfade.serving.config.ensemble_config import Pipeline, Step
 from crossfade.serving.config.model_config import (
     Batching,
     Cache,
@@ -205,6 +206,11 @@ def test_every_dtype_of_ours_can_be_written() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        (
+            'platform: "ensemble" input { name: "i" dims: [1] reshape { shape: [1, 1] } }'
+            ' ensemble_scheduling { step { model_name: "" } }',
+            "ensemble.steps.0.model",
+        ),
         ("ensemble_scheduling { }", "the ensemble has no steps"),
         ('platform: "ensemble"', "the ensemble has no steps"),
         ("sequence_batching { iterative_sequence: true }", "iterative sequences are not supported"),
@@ -304,3 +310,39 @@ def _control(**control: int) -> dict[str, Any]:
 def test_a_configuration_that_cannot_be_used(document: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         from_json(document, "m")
+
+
+def test_an_ensemble_is_a_pipeline() -> None:
+    config = parse(
+        """
+        platform: "ensemble"
+        max_batch_size: 8
+        input { name: "IN" data_type: TYPE_FP32 dims: [2] }
+        output { name: "OUT" data_type: TYPE_FP32 dims: [2] }
+        instance_group { count: 2 }
+        ensemble_scheduling {
+          step {
+            model_name: "a" model_version: -1
+            input_map { key: "x" value: "IN" } output_map { key: "y" value: "mid" }
+          }
+          step {
+            model_name: "a" model_version: 3
+            input_map { key: "x" value: "mid" } output_map { key: "y" value: "OUT" }
+          }
+        }
+        """,
+        "config.pbtxt",
+    )
+    assert config == ModelConfig(
+        max_batch_size=8,
+        inputs=(DeclaredTensor(name="IN", dtype="FP32", dims=(2,)),),
+        outputs=(DeclaredTensor(name="OUT", dtype="FP32", dims=(2,)),),
+        ensemble=Pipeline(
+            kind="pipeline",
+            outputs=("OUT",),
+            steps=(
+                Step(model="a", name="a#0", inputs={"x": "IN"}, outputs={"y": "mid"}),
+                Step(model="a", name="a#1", version=3, inputs={"x": "mid"}, outputs={"y": "OUT"}),
+            ),
+        ),
+    )
