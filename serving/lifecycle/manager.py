@@ -87,6 +87,7 @@ class Manager:
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
         self._entries_lock = threading.Lock()
+        self._untried: set[str] = set()  # at the start: their turn will come
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
         self._started = False
@@ -105,6 +106,7 @@ class Manager:
             found = self._with_members(names)
             for name, one in found.items():
                 self._entry(name).wanted = one  # so that a cycle is seen as such
+            self._untried = set(found)
             with ThreadPoolExecutor(self._load_threads, "load") as pool:
                 for wave in dependents.order(found):
                     list(pool.map(lambda name: self._try_sync(name, found[name]), wave))
@@ -363,7 +365,8 @@ class Manager:
     def _follow(self, name: str) -> None:
         """Takes the ensembles that a model is a member of to what it is now."""
         for other, found in self._dependents.of(name):
-            self._try_sync(other, found)
+            if other not in self._untried:
+                self._try_sync(other, found)
 
     def _entry(self, name: str) -> Entry:
         with self._entries_lock:
@@ -415,6 +418,7 @@ class Manager:
     def _sync(self, name: str, found: Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
         entry = self._entry(name)
+        self._untried.discard(name)
         with entry.lock:
             before = entry.routing
             entry.wanted = found

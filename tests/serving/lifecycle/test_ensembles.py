@@ -72,7 +72,9 @@ def state(manager: Manager, name: str) -> tuple[int | None, str | None, str]:
     return line
 
 
-def test_members_come_first_at_the_start(models: Repository) -> None:
+def test_members_come_first_at_the_start(
+    models: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
     weighted(models, "a_outer", "b_inner", "z")
     weighted(models, "b_inner", "x", "y")
     for name in "xyz":
@@ -80,6 +82,7 @@ def test_members_come_first_at_the_start(models: Repository) -> None:
     with running(models.manager(Mode.NONE)) as manager:
         assert state(manager, "a_outer") == (1, "AVAILABLE", "")
         assert ask(manager, "a_outer", 1, 0, 0) == [1, 0, 0]
+    assert "load failed" not in caplog.text, "nothing is tried before its turn"
 
 
 def test_loading_an_ensemble_loads_its_members(models: Repository) -> None:
@@ -294,3 +297,61 @@ def test_waves_put_members_before_ensembles(members: dict[str, frozenset[str]]) 
         needed = set().union(*(members[name] for name in wave)) & members.keys()
         assert needed <= before or at == len(found) - 1, "only a cycle comes before its members"
         before |= set(wave)
+
+
+def test_a_member_that_was_evicted_is_loaded_again_when_it_is_asked(models: Repository) -> None:
+    for name in "xyz":
+        classifier(models, name, memory_bytes=4 << 20)
+    weighted(models, "e", "x")
+    settings: dict[str, Any] = {"memory_bytes": 10 << 20, "evicts": True}
+    with running(models.manager(Mode.EXPLICIT, startup=["e"], **settings)) as manager:
+        manager.load("y")
+        manager.load("z")
+        assert state(manager, "x")[2] == "evicted: its memory went to 'z'"
+        assert state(manager, "e")[1] == "AVAILABLE"
+        manager.load("e")  # which looks at its members and wakes none of them
+        assert state(manager, "x")[2] == "evicted: its memory went to 'z'"
+        assert ask(manager, "e", 1, 0, 0) == [1, 0, 0]
+        assert state(manager, "x")[1] == "AVAILABLE"
+
+
+def test_an_automl_export_and_its_successor(models: Repository, shared: Path) -> None:
+    """The export stores its scores in bytes; the other model gives logits in another order."""
+    edge = shared / "automl-vision-edge" / "flowers"
+    export = models.root / "export" / "1"
+    export.mkdir(parents=True)
+    for name in ("model.tflite", "dict.txt"):
+        (export / name).symlink_to(edge / name)
+    labels = (edge / "dict.txt").read_text().split()
+    models.configure("export", preprocess={"name": "image"}, task="classification")
+    classifier(
+        models,
+        "custom",
+        labels[::-1],
+        inputs=[{"name": "pixels", "dtype": "FP32", "shape": [-1, 8, 8, 3]}],
+        outputs=[{"name": "logits", "dtype": "FP32", "shape": [-1, len(labels)], "value": 0.0}],
+    )
+    models.configure("custom", preprocess={"name": "picture"}, task="classification")
+    members = [
+        {"model": "export", "scores": "probabilities"},
+        {
+            "model": "custom",
+            "scores": "logits",
+            "inputs": {"picture": "image"},
+            "outputs": {"logits": "scores"},
+        },
+    ]
+    models.configure("e", ensemble={"kind": "weighted", "members": members})
+    picture = next(iter(sorted((edge / "images").glob("dandelion*.jpg")))).read_bytes()
+    with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
+        asked = InferRequest({"image": np.array([picture], np.object_)})
+        found = []
+        for name in ("export", "e"):
+            with manager.lease(ModelRef(name)) as model:
+                (answer,) = model.infer((asked,))
+                assert isinstance(answer, InferResponse), answer
+                found.append(answer.outputs["scores"][0].astype(np.float64))
+    stored, combined = found
+    expected = (stored / stored.sum() + 1 / len(labels)) / 2
+    assert np.allclose(combined, expected, atol=2e-3)
+    assert labels[int(combined.argmax())] == "dandelion"
