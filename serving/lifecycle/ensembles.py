@@ -24,7 +24,7 @@ from crossfade.ensemble.weighted import Voice, Weighted
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
-from crossfade.serving.lifecycle import labels
+from crossfade.serving.lifecycle import labels, routing
 from crossfade.serving.lifecycle.declared import declared
 from crossfade.serving.lifecycle.fusion import Fusion, Leases
 from crossfade.serving.lifecycle.memory_budget import MemoryBudget
@@ -87,6 +87,9 @@ def _pipeline(section: config.Pipeline, _: Setting) -> Kind:
 _KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
     config.Weighted: _weighted,
     config.Fallback: _fallback,
+    config.Split: lambda section, setting: routing.split(section, setting.name),
+    config.Shadow: lambda section, setting: routing.shadow(section, setting.name),
+    config.Cascade: lambda section, setting: routing.cascade(section, setting.name, setting.folder),
     config.Pipeline: _pipeline,
 }
 
@@ -174,7 +177,9 @@ class Ensembles:
             signature = built.metadata.signatures[built.metadata.default_signature]
             fusion.start(frozenset(spec.name for spec in signature.outputs))
         return Served(
-            _Counted(built, statistics), statistics, model.config, Unqueued(), fusion=fusion
+            *(_Counted(built, statistics), statistics, model.config, Unqueued()),
+            fusion=fusion,
+            measures=built.measures,
         )
 
     def mark(self, section: config.Ensemble) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from crossfade.ensemble.measures import Measure
 from crossfade.runtimes.core.model import Model, ModelMetadata
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
@@ -78,6 +80,7 @@ class Served:
         origin: Origin | None = None,
         fusion: Shared | None = None,
         processes: bool = False,
+        measures: Callable[[], Iterable[Measure]] = tuple,
     ) -> None:
         self.model = model
         self.metadata: ModelMetadata = model.metadata
@@ -90,6 +93,7 @@ class Served:
         self.cache = cache
         self.origin = origin  # of one with a session of its own
         self.fusion = fusion  # of an ensemble
+        self.measures = measures  # of an ensemble
         self.memory_bytes = 0  # at most, as its runtime estimates
         self.loaded_ns = time.time_ns()
         self.default_signature = self.metadata.default_signature

@@ -20,7 +20,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from crossfade.ensemble.measures import Measure
 from crossfade.runtimes.core.model import ModelMetadata
+from crossfade.serving.metrics import ensembles
 from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -149,6 +151,11 @@ class Observed(Protocol):
         """What it takes at most."""
         ...
 
+    @property
+    def measures(self) -> Callable[[], Iterable[Measure]]:
+        """What an ensemble counts of its own."""
+        ...
+
 
 class Memory(Protocol):
     """What models take together."""
@@ -222,6 +229,7 @@ class Exposition:
         yield from _memory(served, self._memory)
         yield from _triton(served)
         yield _tensorflow(served)
+        yield from ensembles.families((_labels(one), one.measures()) for one in served)
         yield from self._others()
 
     def describe(self) -> Iterator[Metric]:
