@@ -47,6 +47,7 @@ from crossfade.serving.lifecycle.warming import set_batching
 from crossfade.serving.metrics.statistics import Statistics
 
 _log = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()  # it takes all members' memory again for a while
 AGAIN: Final = "a member was replaced; it is being made again"
 # Of the members' arithmetic. A fused graph runs on one thread where members run side by side: on
 # idle cores it answers later than they do unless enough is saved.
@@ -201,7 +202,8 @@ class Fusion:
         fuse = registry.fuser(platform)
         assert fuse is not None  # else there would be no parts
         branches = [Branch(p.origin.artifact.path, p.inputs, p.wanted) for p in parts]
-        fused = fuse(branches, folder)
+        with _one_at_a_time:
+            fused = fuse(branches, folder)
         if fused.saved < WORTHWHILE:
             raise FailedPrecondition(
                 f"the members share {fused.saved:.0%} of their work, less than {WORTHWHILE:.0%}"

@@ -24,7 +24,7 @@ from crossfade.serving.lifecycle.warming import zeros
 from crossfade.serving.lifecycle.warmup_inputs import given
 
 # Of the largest number in an output. ONNX Runtime chooses other kernels where a value has two
-# users instead of one, which rounds differently; 1e-6 was the most that was seen.
+# users instead of one, which rounds differently; 2e-7 was the most that was seen.
 TOLERANCE: Final = 1e-4
 _PIXEL: Final = 255.0
 
