@@ -202,18 +202,31 @@ class Manager:
         others = self._with_members(sorted(dependents.names_of(found.files.config)))
         for wave in dependents.order({n: one for n, one in others.items() if n != name}):
             for other in wave:
-                if not self.states(other) or not self._entries[other].routing.latest:
+                routing = self._entry(other).routing
+                if not (routing.by_version or routing.evicted):
                     self._try_sync(other, others[other])
         failures = self._sync(name, found, retry=True)
         if failures:
             reasons = "; ".join(failures)[:_MAX_REASONS]
             raise LoadFailed(f"failed to load '{name}', {reasons}")
 
-    def unload(self, name: str) -> None:
-        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
+    def unload(self, name: str, members: bool = False) -> None:
+        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error.
+
+        Args:
+            name: the model's.
+            members: of an ensemble, those that no other one needs go as well, at any depth.
+        """
         self._check_explicit()
-        if check_name(name) in self._entries:
-            self._sync(name, None)
+        entry = self._entries.get(check_name(name))
+        if entry is None:
+            return
+        wanted = entry.wanted
+        self._sync(name, None)
+        if members and wanted is not None:
+            for member in sorted(dependents.names_of(wanted.files.config)):
+                if not self._dependents.of(member):
+                    self.unload(member, members=True)
 
     def replace(self, sources: Sequence[Source], *, labels_may_wait: bool = False) -> None:
         """Serves what these sources hold instead, or else what it did before.

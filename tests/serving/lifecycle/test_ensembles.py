@@ -138,6 +138,19 @@ def test_an_ensemble_of_an_ensemble_goes_and_comes_back_with_it(models: Reposito
         assert "outer" not in {name for name, _ in serving(manager)}, "nobody asked for it"
 
 
+def test_unloading_it_may_unload_the_members_that_nobody_else_needs(models: Repository) -> None:
+    weighted(models, "outer", "inner", "y")
+    weighted(models, "inner", "x", "z")
+    weighted(models, "other", "x")
+    for name in "xyz":
+        classifier(models, name)
+    with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
+        manager.unload("outer", members=True)
+        assert {name for name, _ in serving(manager)} == {"other", "x"}
+        manager.unload("other")
+        assert {name for name, _ in serving(manager)} == {"x"}
+
+
 def test_a_member_that_no_longer_fits(models: Repository) -> None:
     weighted(models, "e", "x", "y")
     classifier(models, "x")
@@ -229,9 +242,10 @@ def test_versions_of_an_ensemble_differ_in_their_learned_weights(models: Reposit
     with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
         assert ask(manager, "e", 1, 0, 0, version=1) == [1, 0, 0]
         assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
-        models.write("e/2/weights.json", json.dumps({"no": "report"}))
-        with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
-            manager.load("e")
+        for bad in (json.dumps({"no": "report"}).encode(), b"\xff\xfe{"):
+            (models.root / "e" / "2" / "weights.json").write_bytes(bad)
+            with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
+                manager.load("e")
         assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
 
 
