@@ -146,19 +146,24 @@ def measure(
 
 
 def ratios(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
-    """Throughput of Crossfade's ensembles in Triton's, from medians over the servers' lives."""
-    rates = {
-        server: statistics.median(row["requests_per_s"] for row in found)
-        for server, found in rows.items()
-        if found
-    }
-    if "triton" not in rates:
-        return {}
-    return {
-        f"{name}_vs_triton": rates[f"crossfade-{ensemble}"] / rates["triton"]
-        for name, ensemble in (("pair", "fused"), ("unfused_pair", "unfused"))
-        if f"crossfade-{ensemble}" in rates
-    }
+    """What Crossfade's ensembles do beside Triton's, from medians over the servers' lives.
+
+    Throughput by throughput, and under ``_cpu`` requests for the same CPU time, which other
+    programs on the machine change less.
+    """
+
+    def median(server: str, key: str) -> float:
+        return statistics.median(row[key] for row in rows[server])
+
+    found: dict[str, float] = {}
+    for name, ensemble in (("pair", "fused"), ("unfused_pair", "unfused")):
+        ours = f"crossfade-{ensemble}"
+        if rows.get(ours) and rows.get("triton"):
+            rates = median(ours, "requests_per_s"), median("triton", "requests_per_s")
+            found[f"{name}_vs_triton"] = rates[0] / rates[1]
+            cpu_ms = median(ours, "cpu_ms"), median("triton", "cpu_ms")
+            found[f"{name}_vs_triton_cpu"] = cpu_ms[1] / cpu_ms[0]
+    return found
 
 
 def _wait(process: ServerProcess, model: str) -> None:

@@ -34,13 +34,21 @@ def test_bars() -> None:
 
 
 def test_throughput_beside_triton() -> None:
+    def life(requests_per_s: float, cpu_ms: float) -> dict[str, float]:
+        return {"requests_per_s": requests_per_s, "cpu_ms": cpu_ms}
+
     rows = {
-        "triton": [{"requests_per_s": 100.0}, {"requests_per_s": 110.0}, {"requests_per_s": 90.0}],
-        "crossfade-fused": [{"requests_per_s": 210.0}],
-        "crossfade-unfused": [{"requests_per_s": 120.0}],
+        "triton": [life(100, 20), life(110, 22), life(90, 18)],
+        "crossfade-fused": [life(210, 10)],
+        "crossfade-unfused": [life(120, 16)],
     }
     assert ensemble_servers.ratios(rows) == pytest.approx(
-        {"pair_vs_triton": 2.1, "unfused_pair_vs_triton": 1.2}
+        {
+            "pair_vs_triton": 2.1,
+            "pair_vs_triton_cpu": 2.0,
+            "unfused_pair_vs_triton": 1.2,
+            "unfused_pair_vs_triton_cpu": 1.25,
+        }
     )
     assert ensemble_servers.ratios({**rows, "triton": []}) == {}
 
