@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from crossfade.ensemble.members import Live, Member
 from crossfade.runtimes import registry
@@ -168,27 +168,29 @@ class Fusion:
 
     def _fuse(self, before: _Made | None) -> None:
         self._drop(before)
-        log: dict[str, Any] = {"model": self._name}
         made = None
         with contextlib.ExitStack() as stack:
             try:
                 served = [stack.enter_context(_held(self._leases, m.ref)) for m in self._members]
                 self._tried = [one.model for one in served]
                 made = self._make(served)
-                self.state = made.state
-                _log.info("members fused", extra={**log, **dataclasses.asdict(made.state)})
+                state = made.state
             except CrossfadeError as error:
-                self.state = FusionState(error.message)
-                _log.info("members not fused", extra={**log, "reason": error.message})
+                state = FusionState(error.message)
             except Exception as error:
-                self.state = FusionState(Internal.hide(error, _log, f"fusing {self._name}").message)
+                state = FusionState(Internal.hide(error, _log, f"fusing {self._name}").message)
         with self._lock:
             self._busy = False
             kept = not self._closed
             if kept:
-                self._made = made
+                self._made, self.state = made, state
         if not kept:
             self._drop(made)
+        elif made is None:
+            _log.info("members not fused", extra={"model": self._name, "reason": state.reason})
+        else:
+            told = {k: v for k, v in dataclasses.asdict(state).items() if k != "reason"}
+            _log.info("members fused", extra={"model": self._name, **told})
 
     def _make(self, served: Sequence[Served]) -> _Made:
         pairs = zip(self._members, served, strict=True)
