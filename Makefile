@@ -13,7 +13,7 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
+    bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
     soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
@@ -84,6 +84,9 @@ bench-slim: wheel  ## how large the install for edge devices is, and how soon it
 
 bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
 	@$(TEST)/bin/python -m crossfade.benchmarks.isolation $(BENCH)
+
+bench-ensembles: $(TEST)/.ready $(TEST)/.native  ## measure ensembles: beside bare sessions, fused, with a shadow, beside Triton's
+	@$(TEST)/bin/python -m crossfade.benchmarks.ensembles $(BENCH)
 
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

@@ -20,6 +20,7 @@ from crossfade.ensemble.scores import (
     dequantize,
     doubted,
     log_scores,
+    normalised,
     probabilities,
 )
 from crossfade.runtimes.core.errors import FailedPrecondition, Internal, Unavailable
@@ -77,6 +78,10 @@ class Combination:
     bias: tuple[float, ...] = ()
     doubt: float = 0.0
     _alignment: LabelAlignment | None = dataclasses.field(init=False, repr=False, compare=False)
+    # Of a plain mean of probabilities: where each member's classes go, None where they stay.
+    _orders: tuple[npt.NDArray[np.intp] | None, ...] | None = dataclasses.field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         _check_weights(self.weights, len(self.members), self.rule)
@@ -98,6 +103,18 @@ class Combination:
         if self.bias and (self.rule is not Rule.LOGIT or len(self.bias) != classes):
             raise FailedPrecondition("a bias is one number for each label, under the rule logit")
         object.__setattr__(self, "_alignment", alignment)
+        orders = None
+        if (
+            self.rule is Rule.PROBABILITY
+            and alignment is not None
+            and kinds == {ScoreKind.PROBABILITIES}
+            and not self.doubt
+            and all(member.temperature == 1 for member in self.members)
+            and all(alignment.is_complete(number) for number in range(len(self.members)))
+        ):
+            same = np.arange(classes)
+            orders = tuple(None if np.array_equal(p, same) else p for p in alignment.positions)
+        object.__setattr__(self, "_orders", orders)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -129,6 +146,8 @@ class Combination:
         given = [output for output in outputs if output is not None]
         if self._alignment is None:
             return self._mean_of_values([self.members[n] for n in present], given, weights)
+        if self._orders is not None:
+            return self._mean_of_probabilities(self._orders, present, given, weights)
         logs = [self._log_scores(n, output) for n, output in zip(present, given, strict=True)]
         stack = _stack(logs)  # [M, ..., C]
         exclusive = self.members[0].kind.exclusive
@@ -139,6 +158,29 @@ class Combination:
             known[row, self._alignment.positions[number]] = True
         filled = fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
         return self._pool(filled, weights, exclusive=exclusive)
+
+    def _mean_of_probabilities(
+        self,
+        orders: Sequence[npt.NDArray[np.intp] | None],
+        present: Sequence[int],
+        outputs: Sequence[Tensor],
+        weights: npt.NDArray[np.float64],
+    ) -> Tensor:
+        assert self._alignment is not None
+        each = []
+        for number, output in zip(present, outputs, strict=True):
+            member = self.members[number]
+            try:
+                scores = normalised(output, member.kind, member.quantization)
+            except Internal as error:
+                raise Internal(f"member {number}: {error.message}") from error
+            kept = orders[number] is None and scores.shape[-1] == len(self.labels)
+            each.append(scores if kept else self._alignment.spread(number, scores, 0.0))
+        _check_shapes(each)
+        mean: Floats = each[0] * np.float32(weights[0])
+        for scores, weight in zip(each[1:], weights[1:], strict=True):
+            mean += scores * np.float32(weight)
+        return mean
 
     def _log_scores(self, number: int, output: Tensor) -> Floats:
         member = self.members[number]
@@ -237,11 +279,15 @@ def fill_in(
     return (np.log(p) if exclusive else np.log(p) - np.log1p(-p)).astype(np.float32)
 
 
-def _stack(outputs: Sequence[Tensor]) -> Tensor:
+def _check_shapes(outputs: Sequence[Tensor]) -> None:
     shapes = {output.shape for output in outputs}
     if len(shapes) > 1:
         listed = " and ".join(str(list(shape)) for shape in sorted(shapes))
         raise Internal(f"the members' outputs have different shapes: {listed}")
+
+
+def _stack(outputs: Sequence[Tensor]) -> Tensor:
+    _check_shapes(outputs)
     return np.stack(outputs)
 
 

@@ -18,7 +18,7 @@ from crossfade.ensemble.labels import order_of
 from crossfade.ensemble.measures import Measure
 from crossfade.ensemble.members import Known, Live, Member, look
 from crossfade.ensemble.plan import Face, Kind, Plan
-from crossfade.ensemble.team import Record, Stale, Team
+from crossfade.ensemble.team import Record, Stale, Team, Together
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
 from crossfade.runtimes.core.model import (
     DEFAULT_SIGNATURE,
@@ -69,6 +69,7 @@ class Ensemble:
         seen: what of a plan's face clients see.
         record: is told what each member answered.
         around: entered for each call, as for work that members share.
+        together: see ``Team``; it is the ensemble's own.
 
     Raises:
         CrossfadeError: as ``Kind`` and ``seen``.
@@ -86,6 +87,7 @@ class Ensemble:
         seen: Callable[[Face], Face],
         record: Record,
         around: Around = contextlib.nullcontext,
+        together: Together | None = None,
     ) -> None:
         self._members = members
         self._kind = kind
@@ -94,6 +96,7 @@ class Ensemble:
         self._record = record
         self._seen = seen
         self._around = around
+        self._together = together
         self._lock = threading.Lock()
         plan, team = self._planned()
         self._face = seen(plan.face)
@@ -140,6 +143,8 @@ class Ensemble:
 
     def close(self) -> None:
         """See ``Model.close``; the members stay."""
+        if self._together is not None:
+            self._together.close()
         if close := getattr(self._kind, "close", None):
             close()
 
@@ -171,7 +176,7 @@ class Ensemble:
     def _planned(self) -> tuple[Plan, Team]:
         looks = [look(member, self._live) for member in self._members]
         plan = self._kind([(m.name, one) for m, one in zip(self._members, looks, strict=True)])
-        return plan, Team(looks, self._live, self._crew, self._record)
+        return plan, Team(looks, self._live, self._crew, self._record, self._together)
 
     def _renewed(self, old: _Now) -> _Now:
         with self._lock:

@@ -147,6 +147,17 @@ def doubted(logs: Tensor, doubt: float) -> Tensor:
     return result
 
 
+def normalised(scores: Tensor, kind: ScoreKind, quantization: Quantization | None = None) -> Floats:
+    """Exclusive probabilities as ``probabilities`` of their ``log_scores``: a third of the work."""
+    real = dequantize(scores, quantization)
+    if real.ndim == 0 or not real.shape[-1]:
+        raise Internal("values without classes have no log-scores")
+    step = quantization.scale if quantization else 0.0
+    _check_probabilities(real, kind, step)
+    raised = np.maximum(real, max(FLOOR, step / (2 * max(1, real.shape[-1]))))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float32)
+
+
 def probabilities(logs: Tensor, *, exclusive: bool) -> Floats:
     """From log-scores to probabilities, float32; exclusive ones sum to 1."""
     return np.asarray(softmax(logs) if exclusive else sigmoid(logs), np.float32)
@@ -173,7 +184,8 @@ def calibrated(
 
 def _check_probabilities(real: Tensor, kind: ScoreKind, step: float) -> None:
     slack = max(1e-3, step)
-    if not bool(np.all((real >= -slack) & (real <= 1 + slack))):  # False for NaN, too
+    inside = bool(real.min() >= -slack) and bool(real.max() <= 1 + slack) if real.size else True
+    if not inside:  # or NaN
         raise Internal(f"scores declared as {kind.value} are outside 0 .. 1")
     if kind.exclusive:
         sums = np.sum(real, axis=-1)

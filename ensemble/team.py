@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.members import Contract, Known, Live, Look
 from crossfade.ensemble.spreading import Spreading
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
-from crossfade.runtimes.core.model import InferRequest, InferResult, ModelMetadata
+from crossfade.runtimes.core.model import InferRequest, InferResult, Model, ModelMetadata
 
 _log = logging.getLogger(__name__)
 Record = Callable[[int, Sequence[InferResult]], None]
@@ -19,6 +21,25 @@ Record = Callable[[int, Sequence[InferResult]], None]
 
 class Stale(Exception):
     """A member's model is no longer what the plan was made for."""
+
+
+class Together(Protocol):
+    """Answers for all members at once, where that is less work than to ask each. Thread-safe."""
+
+    def infer(
+        self, models: Sequence[Model], requests: Sequence[Sequence[InferRequest]]
+    ) -> Sequence[Sequence[InferResult]] | None:
+        """What each model would answer; ``None`` where they have to be asked.
+
+        Args:
+            models: the members', leased.
+            requests: for each of them, with its names; the same requests otherwise.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives all resources back. Called once."""
+        ...
 
 
 class Team:
@@ -29,13 +50,23 @@ class Team:
         live: where they are leased.
         crew: runs them side by side.
         record: is told what each of them answered.
+        together: is asked first where all members are asked the same and none may be late.
     """
 
-    def __init__(self, members: Sequence[Look], live: Live, crew: Crew, record: Record) -> None:
+    def __init__(
+        self,
+        members: Sequence[Look],
+        live: Live,
+        crew: Crew,
+        record: Record,
+        together: Together | None = None,
+    ) -> None:
         self._members = members
         self._live = live
         self._crew = crew
         self._record = record
+        self._together = together
+        self._everybody = list(range(len(members)))
         self._spreading: dict[tuple[int, ...], Spreading] = {}  # by members and size of a call
         # The last model of each that was found to keep the contract, so that it is compared once.
         self._same: list[ModelMetadata | None] = [
@@ -74,6 +105,12 @@ class Team:
         Raises:
             Stale: as ``ask``.
         """
+        if jobs and self._together is not None and until_s is None:
+            requests = jobs[0][1]
+            if [number for number, asked in jobs if asked is requests] == self._everybody:
+                found = self._joint(self._together, requests)
+                if found is not None:
+                    return found
         if len(jobs) < 2 and until_s is None:
             return [self.ask(*job) for job in jobs]
         tasks = [functools.partial(self.ask, *job) for job in jobs]
@@ -88,27 +125,61 @@ class Team:
         spreading.took(spread, time.perf_counter() - began_s)
         return results
 
+    def _joint(
+        self, together: Together, requests: Sequence[InferRequest]
+    ) -> list[Sequence[InferResult] | None] | None:
+        members = [one for one in self._members if isinstance(one, Known)]
+        if len(members) < len(self._members):
+            return None
+        with contextlib.ExitStack() as stack:
+            try:
+                models = [
+                    stack.enter_context(self._leased(number, known, requests))
+                    for number, known in enumerate(members)
+                ]
+            except CrossfadeError:
+                return None
+            asked = [[known.to_member(request) for request in requests] for known in members]
+            found = together.infer(models, asked)
+        if found is None:
+            return None
+        answers: list[Sequence[InferResult] | None] = []
+        for number, (known, results) in enumerate(zip(members, found, strict=True)):
+            named = _named(known, results)
+            self._record(number, named)
+            answers.append(named)
+        return answers
+
     def _asked(
         self, number: int, known: Known, requests: Sequence[InferRequest]
     ) -> Sequence[InferResult]:
         try:
-            lease = self._live.lease(known.member.ref, _last_deadline_s(requests))
+            with self._leased(number, known, requests) as model:
+                try:
+                    results = model.infer([known.to_member(request) for request in requests])
+                except Exception as error:
+                    hidden = Internal.hide(error, _log, f"member {known.name}")
+                    return [hidden] * len(requests)
         except CrossfadeError as error:
             return [error] * len(requests)
-        with lease as model:
+        return _named(known, results)
+
+    @contextlib.contextmanager
+    def _leased(
+        self, number: int, known: Known, requests: Sequence[InferRequest]
+    ) -> Iterator[Model]:
+        with self._live.lease(known.member.ref, _last_deadline_s(requests)) as model:
             metadata = model.metadata
             if metadata is not self._same[number]:
                 if Contract.of(metadata) != known.contract:
                     raise Stale(known.name)
                 self._same[number] = metadata
-            try:
-                results = model.infer([known.to_member(request) for request in requests])
-            except Exception as error:
-                hidden = Internal.hide(error, _log, f"member {known.name}")
-                return [hidden] * len(requests)
-        return [
-            one if isinstance(one, CrossfadeError) else known.from_member(one) for one in results
-        ]
+            yield model
+
+
+def _named(known: Known, results: Sequence[InferResult]) -> list[InferResult]:
+    """The answers with the ensemble's names."""
+    return [one if isinstance(one, CrossfadeError) else known.from_member(one) for one in results]
 
 
 def _last_deadline_s(requests: Sequence[InferRequest]) -> float | None:

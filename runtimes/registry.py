@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import Runtime
+from crossfade.runtimes.fusing import Fuse
 
 _log = logging.getLogger(__name__)
 GROUP: Final = "crossfade.runtimes"
@@ -36,6 +37,7 @@ class Entry:
         indirect: the model runs somewhere else: a configuration that names the platform is all of
             it where there are no files, and it gets no requests that nobody has sent.
         native_parser: its files are read by native code, which a hostile file may crash.
+        fuser: a ``fusing.Fuse`` that makes one graph of several of its models, where there is one.
     """
 
     target: str
@@ -44,6 +46,7 @@ class Entry:
     extra: str = ""
     indirect: bool = False
     native_parser: bool = False
+    fuser: str = ""
 
     def opens(self, name: str) -> bool:
         """Whether a file of that name (a folder's ends in ``/``) is one of this platform."""
@@ -62,6 +65,7 @@ BUILT_IN: Final[Mapping[str, Entry]] = {
         ("onnx", "onnxruntime"),
         "onnx",
         native_parser=True,
+        fuser="crossfade.runtimes.ort.fusion:fuse",
     ),
     "tensorflow_savedmodel": Entry(
         "crossfade.runtimes.savedmodel.runtime:SavedModelRuntime",
@@ -160,6 +164,12 @@ def target(platform: str) -> str:
         InvalidArgument: no runtime has that name.
     """
     return entries()[resolve(platform)].target
+
+
+def fuser(platform: str) -> Fuse | None:
+    """What fuses models of a platform, where anything does."""
+    module, _, name = entries()[platform].fuser.partition(":")
+    return cast(Fuse, getattr(importlib.import_module(module), name)) if module else None
 
 
 def create(platform: str) -> Runtime:

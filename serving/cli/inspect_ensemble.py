@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.serving.cli import inspect_fusion
 from crossfade.serving.config.ensemble_config import Ensemble, Weighted
 from crossfade.serving.repository.layout import ModelFiles
 from crossfade.serving.repository.source import LocalSource
@@ -16,10 +17,8 @@ def report(model: ModelFiles, number: int, place: Path) -> dict[str, Any]:
     """An ensemble as plain values; its members are looked for beside it."""
     section = model.config.ensemble
     assert section is not None
-    members = [
-        _member(section, at, LocalSource(place.absolute().parent))
-        for at in range(len(section.members))
-    ]
+    beside = LocalSource(place.absolute().parent)
+    members = [_member(section, at, beside) for at in range(len(section.members))]
     missing = [one["model"] for one in members if not one["found"]]
     return {
         "name": model.name,
@@ -29,6 +28,7 @@ def report(model: ModelFiles, number: int, place: Path) -> dict[str, Any]:
         "platform": "ensemble",
         "rule": _rule(section),
         "members": members,
+        "fusion": None if missing else inspect_fusion.report(section, beside),
         "learned_weights": "weights.json" in model.versions[number].files,
         "error": f"there is no model {', '.join(map(repr, missing))} beside it"
         if missing
@@ -51,6 +51,8 @@ def text(found: Mapping[str, Any]) -> str:
         for side in ("inputs", "outputs"):
             for own, name in one[side].items():
                 lines.append(f"    {side[:-1]:7}  {own} is the ensemble's {name}")
+    if found["fusion"] is not None:
+        lines.append(f"  fusion     {inspect_fusion.text(found['fusion'])}")
     if found["error"]:
         lines.append(f"  cannot be loaded here: {found['error']}")
     return "\n".join(lines) + "\n"

@@ -91,6 +91,7 @@ class Weighted(Section):
         boxes: the members are detectors.
         member_timeout_ms: a member that takes longer is left out.
         quorum: how many members have to answer; all of them, or one if there is a timeout.
+        fuse: members that share work may be answered by one graph.
     """
 
     kind: Literal["weighted"]
@@ -100,6 +101,7 @@ class Weighted(Section):
     boxes: Boxes | None = None
     member_timeout_ms: PositiveMs | None = None
     quorum: Annotated[int, pydantic.Field(ge=1)] | None = None
+    fuse: bool = True
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Weighted:

@@ -23,7 +23,7 @@ PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # What only a model with files of its own has; the members of an ensemble have their own.
 OF_LEAVES = (
     *("platform", "batching", "instances", "slo", "default_filename", "sequence", "decoupled"),
-    *("task", "preprocess", "postprocess", "table", "isolation", "options"),
+    *("task", "preprocess", "postprocess", "table", "cache", "isolation", "options"),
 )
 
 
@@ -180,6 +180,23 @@ class Isolation(_Section):
         return self
 
 
+class Cache(_Section):
+    """Answers that are remembered, so that an equal request needs no run.
+
+    Attributes:
+        max_bytes: what they may take together; also ``64MiB``.
+        ttl_s: an older answer is not given; ``None`` is no limit.
+    """
+
+    max_bytes: Positive = 64 << 20
+    ttl_s: Annotated[float, pydantic.Field(gt=0, le=31_536_000)] | None = None
+
+    @pydantic.field_validator("max_bytes", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        return parse_bytes(value) if isinstance(value, str) else value
+
+
 class DeclaredTensor(_Section):
     """An input or output as a configuration declares it.
 
@@ -224,6 +241,7 @@ class ModelConfig(_Section):
         preprocess: clients send image files.
         postprocess: clients get what the task calls an answer.
         table: clients send rows of columns, which are packed into one input.
+        cache: remembers answers.
         isolation: runs it in a worker process of its own (``process``).
         ensemble: models that answer together; there are then no files.
         options: passed to the runtime.
@@ -249,6 +267,7 @@ class ModelConfig(_Section):
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     table: Table | None = None
+    cache: Cache | None = None
     isolation: Isolation | None = None
     ensemble: AnyEnsemble | None = None
     options: Mapping[str, Any] = pydantic.Field(default_factory=dict)
@@ -274,6 +293,15 @@ class ModelConfig(_Section):
             raise ValueError("decoupled and sequence do not go together")
         if self.decoupled and self.isolation is not None and self.isolation.process:
             raise ValueError("a decoupled model cannot be isolated")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _remembers(self) -> ModelConfig:
+        if self.cache is not None and (self.decoupled or self.sequence is not None):
+            raise ValueError(
+                "cache does not go together with sequence and decoupled: an answer must depend on"
+                " its request alone"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

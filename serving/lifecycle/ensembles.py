@@ -14,7 +14,7 @@ from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.detectors import Detectors
 from crossfade.ensemble.fallback import Fallback
 from crossfade.ensemble.learned import FILE, Learned
-from crossfade.ensemble.members import Contract, Known, Live, Member, look
+from crossfade.ensemble.members import Contract, Known, Member, look
 from crossfade.ensemble.model import Around, Ensemble
 from crossfade.ensemble.pipeline import Pipeline
 from crossfade.ensemble.plan import Face, Kind
@@ -26,6 +26,8 @@ from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResu
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.lifecycle import labels, routing
 from crossfade.serving.lifecycle.declared import declared
+from crossfade.serving.lifecycle.fusion import Fusion, Leases
+from crossfade.serving.lifecycle.memory_budget import MemoryBudget
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import warm_up
 from crossfade.serving.metrics.statistics import Measured, Statistics
@@ -134,10 +136,12 @@ class Ensembles:
 
     Args:
         live: where members are leased.
+        memory: of all models, for fused graphs.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Leases, memory: Callable[[], MemoryBudget]) -> None:
         self._live = live
+        self._memory = memory
         self._crew = Crew(_CREW)
 
     def load(self, model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
@@ -154,6 +158,7 @@ class Ensembles:
         kind = _KINDS[type(section)](section, Setting(model.name, folder))
         statistics = Statistics()
         statistics.name_members([member.name for member in members])
+        fusion = self._fusion(model.name, section, members)
         built = Ensemble(
             model.name,
             version.version,
@@ -164,11 +169,16 @@ class Ensembles:
             seen=lambda face: _declared(face, model),
             record=statistics.record_member,
             around=self._sharing(members),
+            together=fusion,
         )
         if model.config.warmup:
             warm_up(built, model.config.warmup, folder)
+        if fusion is not None:
+            signature = built.metadata.signatures[built.metadata.default_signature]
+            fusion.start(frozenset(spec.name for spec in signature.outputs))
         return Served(
             *(_Counted(built, statistics), statistics, model.config, Unqueued()),
+            fusion=fusion,
             measures=built.measures,
         )
 
@@ -186,6 +196,16 @@ class Ensembles:
     def close(self) -> None:
         """Lets the threads end."""
         self._crew.close()
+
+    def _fusion(
+        self, name: str, section: config.Ensemble, members: Sequence[Member]
+    ) -> Fusion | None:
+        """What answers for all members at once, for a kind that asks all of them and waits."""
+        if not isinstance(section, config.Weighted) or len(members) < 2 or not section.fuse:
+            return None
+        if section.member_timeout_ms is not None:
+            return None  # one graph cannot leave out a member that is late
+        return Fusion(name, members, self._live, self._memory())
 
     def _sharing(self, members: Sequence[Member]) -> Around:
         """What members share in a call: each picture is decoded once."""

@@ -23,12 +23,14 @@ from crossfade.runtimes.isolated.probe import Probe
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
 from crossfade.serving.batching.leaf import Leaf
+from crossfade.serving.batching.response_cache import Cached
 from crossfade.serving.batching.scheduler import Scheduled
 from crossfade.serving.batching.sequences import Sequenced
 from crossfade.serving.config.model_config import Isolation, ModelConfig
 from crossfade.serving.lifecycle import labels
 from crossfade.serving.lifecycle.declared import declare
 from crossfade.serving.lifecycle.ensembles import Ensembles
+from crossfade.serving.lifecycle.origin import Origin
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import set_batching, warm_up
 from crossfade.serving.metrics.statistics import Measured, Statistics
@@ -95,9 +97,10 @@ def estimate(model: ModelFiles, version: VersionFiles, folder: Path) -> int:
     """Bytes of memory that a version takes at most; 0 where that cannot be said, nor loaded."""
     if model.config.ensemble is not None:
         return 0
+    cached_bytes = model.config.cache.max_bytes if model.config.cache else 0
     try:
         platform, artifact = _artifact(model, version, folder)
-        return registry.create(platform).estimate(artifact)
+        return registry.create(platform).estimate(artifact) + cached_bytes
     except (CrossfadeError, OSError):
         return 0
 
@@ -199,11 +202,16 @@ def _load(model: ModelFiles, version: VersionFiles, folder: Path, loading: Loadi
     except BaseException:
         loaded.close()
         raise
+    cached = None
+    if config.cache is not None:
+        model_inside = cached = Cached(model_inside, config.cache, statistics)
     return Served(
         Measured(model_inside, statistics),
         statistics,
         config,
         scheduled,
+        cache=cached.store if cached else None,
+        origin=Origin(platform, artifact, leaf, around, folder),
         worker=loaded if isinstance(loaded, IsolatedSession) else None,
         processes=around is not None,
     )

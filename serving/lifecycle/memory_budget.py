@@ -45,17 +45,18 @@ class MemoryBudget:
         return self._used_bytes
 
     @contextlib.contextmanager
-    def room(self, name: str, needed_bytes: int) -> Iterator[None]:
+    def room(self, name: str, needed_bytes: int, *, evicts: bool = True) -> Iterator[None]:
         """Takes room for a load; it is kept if the body succeeds, until ``give_back``.
 
         Args:
             name: of the model; none of its other versions makes room for it.
             needed_bytes: at most.
+            evicts: whether others may be unloaded for it.
 
         Raises:
             ResourceExhausted: there is none, and none could be made.
         """
-        self._take(name, needed_bytes)
+        self._take(name, needed_bytes, evicts and self._evicts)
         try:
             yield
         except BaseException:
@@ -67,14 +68,14 @@ class MemoryBudget:
         with self._lock:
             self._used_bytes -= freed_bytes
 
-    def _take(self, name: str, needed_bytes: int) -> None:
+    def _take(self, name: str, needed_bytes: int, evicts: bool) -> None:
         with self._making_room:
             if self.limit_bytes is not None:
-                self._make_room(name, needed_bytes, self.limit_bytes)
+                self._make_room(name, needed_bytes, self.limit_bytes, evicts)
             with self._lock:
                 self._used_bytes += needed_bytes
 
-    def _make_room(self, name: str, needed_bytes: int, limit_bytes: int) -> None:
+    def _make_room(self, name: str, needed_bytes: int, limit_bytes: int, evicts: bool) -> None:
         refusal = ResourceExhausted(
             f"the model may take {needed_bytes} bytes, of the memory budget's {limit_bytes}"
             f" {self._used_bytes} are taken; unload a model or raise --memory-budget-bytes"
@@ -84,7 +85,7 @@ class MemoryBudget:
         tried: set[tuple[str, int]] = set()
         while (excess := self._used_bytes + needed_bytes - limit_bytes) > 0:
             others = [h for h in self._holdings() if h.key[0] != name and h.key not in tried]
-            chosen = victims(excess, others) if self._evicts else None
+            chosen = victims(excess, others) if evicts else None
             if not chosen:
                 raise refusal
             key = chosen[0]

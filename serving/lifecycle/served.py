@@ -12,7 +12,10 @@ from crossfade.ensemble.measures import Measure
 from crossfade.runtimes.core.model import Model, ModelMetadata
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
+from crossfade.serving.batching.response_cache import Store
 from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.lifecycle.fusion_state import FusionState
+from crossfade.serving.lifecycle.origin import Origin
 from crossfade.serving.metrics.statistics import Statistics
 from crossfade.serving.tensors.validator import Validator
 
@@ -48,6 +51,15 @@ class Line(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """What the members of an ensemble share, as far as others look at it."""
+
+    @property
+    def state(self) -> FusionState:
+        """As it is now."""
+        ...
+
+
 class Served:
     """A version that takes traffic; a context manager that gives back one lease.
 
@@ -64,6 +76,9 @@ class Served:
         *,
         streaming: Decoupled | None = None,
         worker: IsolatedSession | None = None,
+        cache: Store | None = None,
+        origin: Origin | None = None,
+        fusion: Shared | None = None,
         processes: bool = False,
         measures: Callable[[], Iterable[Measure]] = tuple,
     ) -> None:
@@ -75,6 +90,9 @@ class Served:
         self.streaming = streaming  # of a decoupled model
         self._processes = processes  # a picture takes longer to decode than many models to run
         self.worker = worker  # of an isolated one
+        self.cache = cache
+        self.origin = origin  # of one with a session of its own
+        self.fusion = fusion  # of an ensemble
         self.measures = measures  # of an ensemble
         self.memory_bytes = 0  # at most, as its runtime estimates
         self.loaded_ns = time.time_ns()

@@ -32,8 +32,8 @@ def warm_up(model: Model, warmups: Sequence[Warmup], folder: Path) -> None:
     if not warmups:
         signature = metadata.signatures[metadata.default_signature]
         if all(spec.dtype != "BYTES" for spec in signature.inputs):  # no text is as good as zero
-            zeros = {s.name: _zeros(s, 1) for s in signature.inputs if not s.optional}
-            result = model.infer((InferRequest(zeros, metadata.default_signature),))[0]
+            none = {s.name: zeros(s, 1) for s in signature.inputs if not s.optional}
+            result = model.infer((InferRequest(none, metadata.default_signature),))[0]
             if isinstance(result, CrossfadeError):
                 _log.warning(
                     "the model refuses a request of zeros; declare a warm-up request",
@@ -50,7 +50,7 @@ def warm_up(model: Model, warmups: Sequence[Warmup], folder: Path) -> None:
         inputs = {
             spec.name: given(spec, warmup.inputs[spec.name], folder)
             if spec.name in warmup.inputs
-            else _zeros(spec, 1)
+            else zeros(spec, 1)
             for spec in chosen.inputs
             if not spec.optional or spec.name in warmup.inputs
         }
@@ -76,7 +76,7 @@ def set_batching(scheduled: Scheduled, leaf: Leaf, config: ModelConfig) -> None:
         return
 
     def run(rows: int) -> None:
-        inputs = {s.name: _zeros(s, rows) for s in signature.inputs if not s.optional}
+        inputs = {s.name: zeros(s, rows) for s in signature.inputs if not s.optional}
         result = leaf.infer((InferRequest(inputs, name, rows=rows),))[0]
         if isinstance(result, CrossfadeError):
             raise result
@@ -101,7 +101,7 @@ def set_batching(scheduled: Scheduled, leaf: Leaf, config: ModelConfig) -> None:
     )
 
 
-def _zeros(spec: TensorSpec, rows: int) -> Tensor:
+def zeros(spec: TensorSpec, rows: int) -> Tensor:
     """Zeros (or empty strings) in the shape of ``spec``, with ``rows`` where it leads with -1."""
     shape = tuple(1 if size == -1 else size for size in spec.shape or ())
     if spec.shape and spec.shape[0] == -1:

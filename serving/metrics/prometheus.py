@@ -67,6 +67,52 @@ class Worker(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """A response cache, as far as metrics look at it."""
+
+    used_bytes: int
+
+    def __len__(self) -> int: ...
+
+
+class Fusion(Protocol):
+    """What became of an ensemble's members, as far as metrics look at it."""
+
+    @property
+    def fused(self) -> bool:
+        """One graph answers for all."""
+        ...
+
+    @property
+    def saved(self) -> float:
+        """Share of the arithmetic."""
+        ...
+
+    @property
+    def shared_nodes(self) -> int:
+        """Nodes that several need."""
+        ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Weights that are there once."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the graph takes at most."""
+        ...
+
+
+class Fusing(Protocol):
+    """An ensemble whose members may be answered by one graph."""
+
+    @property
+    def state(self) -> Fusion:
+        """As it is now."""
+        ...
+
+
 class Observed(Protocol):
     """A served version, as far as metrics look at it."""
 
@@ -88,6 +134,16 @@ class Observed(Protocol):
     @property
     def worker(self) -> Worker | None:
         """Of an isolated model."""
+        ...
+
+    @property
+    def cache(self) -> Kept | None:
+        """Of a model that remembers its answers."""
+        ...
+
+    @property
+    def fusion(self) -> Fusing | None:
+        """Of an ensemble."""
         ...
 
     @property
@@ -168,6 +224,8 @@ class Exposition:
         yield _nodes(served)
         yield _members(served)
         yield from _workers(served)
+        yield from _fusions(served)
+        yield from _caches([one for one in served if one.cache is not None])
         yield from _memory(served, self._memory)
         yield from _triton(served)
         yield _tensorflow(served)
@@ -281,6 +339,53 @@ def _workers(served: list[Observed]) -> Iterator[Metric]:
     yield from (up, restarts, resident)
 
 
+def _fusions(served: list[Observed]) -> Iterator[Metric]:
+    fields: dict[str, tuple[str, Callable[[Fusion], float]]] = {
+        "": ("1 where one graph answers for all members", lambda f: f.fused),
+        "_saved_ratio": ("Share of the members' arithmetic that it saves", lambda f: f.saved),
+        "_shared_nodes": ("Its nodes that several members need", lambda f: f.shared_nodes),
+        "_shared_bytes": ("Weights that it has once instead of again", lambda f: f.shared_bytes),
+        "_memory_bytes": ("What it takes at most, estimated", lambda f: f.memory_bytes),
+    }
+    states = [(_labels(one), one.fusion.state) for one in served if one.fusion is not None]
+    for suffix, (help_text, value) in fields.items():
+        family = GaugeMetricFamily(f"crossfade_fused{suffix}", help_text, labels=_MODEL)
+        for labels, state in states:
+            family.add_metric(labels, value(state))
+        yield family
+
+
+def _caches(cached: list[Observed]) -> Iterator[Metric]:
+    used = GaugeMetricFamily("crossfade_cache_bytes", "What remembered answers take", labels=_MODEL)
+    entries = GaugeMetricFamily("crossfade_cache_entries", "Remembered answers", labels=_MODEL)
+    hits = CounterMetricFamily(
+        "crossfade_cache_hits", "Requests answered from the response cache", labels=_MODEL
+    )
+    misses = CounterMetricFamily(
+        "crossfade_cache_misses", "Requests that it could not answer", labels=_MODEL
+    )
+    evictions = CounterMetricFamily(
+        "crossfade_cache_evictions", "Answers dropped to make room", labels=_MODEL
+    )
+    for one in cached:
+        labels, counts = _labels(one), one.statistics.cache
+        if one.cache is not None:
+            used.add_metric(labels, one.cache.used_bytes)
+            entries.add_metric(labels, len(one.cache))
+        hits.add_metric(labels, counts.hits)
+        misses.add_metric(labels, counts.misses)
+        evictions.add_metric(labels, counts.evictions)
+    yield from (used, entries, hits, misses, evictions)
+    families: dict[str, Callable[[Statistics], float]] = {
+        "nv_cache_num_hits_per_model": lambda s: s.cache.hits,
+        "nv_cache_num_misses_per_model": lambda s: s.cache.misses,
+        "nv_cache_hit_duration_per_model": lambda s: s.cache.hit_ns // 1000,
+        "nv_cache_miss_duration_per_model": lambda s: s.cache.miss_ns // 1000,
+    }
+    for name, value in families.items():
+        yield _plain_counter(name, ((_labels(one), value(one.statistics)) for one in cached))
+
+
 def _memory(served: list[Observed], memory: Memory | None) -> Iterator[Metric]:
     each = GaugeMetricFamily(
         "crossfade_model_memory_bytes", "What a version takes at most, estimated", labels=_MODEL
@@ -305,7 +410,7 @@ def _memory(served: list[Observed], memory: Memory | None) -> Iterator[Metric]:
 def _triton(served: list[Observed]) -> Iterator[Metric]:
     families: dict[str, Callable[[Statistics], float]] = {
         "nv_inference_request_success": lambda s: s.success,
-        "nv_inference_count": lambda s: s.rows,
+        "nv_inference_count": lambda s: s.rows - s.cache.rows,
         "nv_inference_exec_count": lambda s: sum(count for count, _ in list(s.runs.values())),
         "nv_inference_request_duration_us": lambda s: s.success_ns // 1000,
         "nv_inference_queue_duration_us": lambda s: s.queue_ns // 1000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
@@ -24,6 +25,24 @@ LATENCY_BOUNDS_S: Final = (
 )
 
 
+@dataclasses.dataclass(slots=True)
+class CacheCounts:
+    """What a response cache did.
+
+    Attributes:
+        rows: of the requests that it answered.
+        hit_ns, miss_ns: spent on looking, and on waiting for an equal request's answer.
+        evictions: answers dropped to make room for others.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    rows: int = 0
+    hit_ns: int = 0
+    miss_ns: int = 0
+    evictions: int = 0
+
+
 class Statistics:
     """Counts requests and runs. Thread-safe; durations are in nanoseconds.
 
@@ -32,6 +51,7 @@ class Statistics:
         rows: rows of all successful requests.
         runs: executions of the model by the number of rows in each, with their summed duration.
         closed: why each batch was closed, by reason.
+        cache: of the response cache; zeros without one.
         members: of an ensemble: answers and errors by code of each member, by name.
         last_ns: wall-clock time of the last request, in nanoseconds since the epoch; 0 is never.
     """
@@ -53,6 +73,7 @@ class Statistics:
         self.members: dict[str, dict[str, int]] = {}
         self._members: tuple[str, ...] = ()
         self.last_ns = 0
+        self.cache = CacheCounts()
 
     def name_members(self, names: Sequence[str]) -> None:
         """Says whose answers ``record_member`` counts, in order."""
@@ -98,6 +119,24 @@ class Statistics:
             count, total_ns = self.runs.get(rows, (0, 0))
             self.runs[rows] = (count + 1, total_ns + duration_ns)
             self.closed[reason] = self.closed.get(reason, 0) + 1
+
+    def record_hit(self, rows: int, duration_ns: int) -> None:
+        """Counts a request that the response cache answered."""
+        with self._lock:
+            self.cache.hits += 1
+            self.cache.rows += rows
+            self.cache.hit_ns += duration_ns
+
+    def record_miss(self, duration_ns: int) -> None:
+        """Counts a request that the response cache could not answer."""
+        with self._lock:
+            self.cache.misses += 1
+            self.cache.miss_ns += duration_ns
+
+    def record_eviction(self) -> None:
+        """Counts an answer that was dropped to make room."""
+        with self._lock:
+            self.cache.evictions += 1
 
 
 class Measured:

@@ -89,6 +89,8 @@ def _values(message: Any, file: str) -> dict[str, Any]:
         values["queue"] = _queue(message.dynamic_batching)
     if message.HasField("sequence_batching"):
         values["sequence"] = triton_sequences.read(message.sequence_batching, file)
+    if message.response_cache.enable:
+        values["cache"] = {}
     values["decoupled"] = message.model_transaction_policy.decoupled
     values["inputs"] = [_tensor(tensor) for tensor in message.input]
     values["outputs"] = [

@@ -113,7 +113,8 @@ def test_a_program_of_pytorch_becomes_onnx(tmp_path: Path, serve: Serve) -> None
     pytest.importorskip("torch")
     made = tmp_path / "models" / "net" / "1"
     made.mkdir(parents=True)
-    save = "from pathlib import Path; from tests.runtimes import exported_programs as e; e.affine(Path({!r}))"
+    save = "import pathlib; from tests.runtimes.exported_programs import affine;"
+    save += " affine(pathlib.Path({!r}))"
     subprocess.run(
         [sys.executable, "-c", save.format(str(made))],
         check=True,

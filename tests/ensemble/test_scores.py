@@ -16,6 +16,7 @@ from crossfade.ensemble.scores import (
     dequantize,
     log_scores,
     log_softmax,
+    normalised,
     probabilities,
     sigmoid,
     softmax,
@@ -163,3 +164,37 @@ def test_a_temperature_and_a_scale_are_used_where_they_are_given() -> None:
         np.uint8([[64, 192]]), ScoreKind.PROBABILITIES, quantization=Quantization(1 / 256)
     )
     np.testing.assert_allclose(stored, [[0.25, 0.75]], rtol=1e-5)
+
+
+@given(
+    hnp.arrays(
+        np.float64, hnp.array_shapes(max_dims=3, min_side=1), elements=st.floats(0, 1, width=16)
+    ),
+    st.booleans(),
+)
+def test_the_short_way_gives_what_the_way_through_logarithms_gives(
+    drawn: np.ndarray, stored: bool
+) -> None:
+    drawn[..., 0] += 1e-3  # a row of zeros is no distribution
+    real = drawn / drawn.sum(axis=-1, keepdims=True)
+    quantization = Quantization(1 / 255) if stored else None
+    scores = np.round(real * 255).astype(np.uint8) if stored else real.astype(np.float32)
+    logs = log_scores(scores, ScoreKind.PROBABILITIES, quantization=quantization)
+
+    short = normalised(scores, ScoreKind.PROBABILITIES, quantization)
+
+    assert short.dtype == np.float32
+    assert np.allclose(short, probabilities(logs, exclusive=True), rtol=1e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [np.float32([0.5, 0.6]), np.float32([np.nan, 1]), np.float32([-0.5, 1.5]), np.uint8([1, 254])],
+)
+def test_the_short_way_refuses_as_the_other(scores: np.ndarray) -> None:
+    messages = []
+    for way in (log_scores, normalised):
+        with pytest.raises(Internal) as caught:
+            way(scores, ScoreKind.PROBABILITIES)  # type: ignore[operator]
+        messages.append(caught.value.message)
+    assert messages[0] == messages[1]

@@ -99,6 +99,10 @@ class Describe:
         elif queue.max_rows > 1:
             message.dynamic_batching.preferred_batch_size.append(queue.max_rows)
             message.dynamic_batching.max_queue_delay_microseconds = round(queue.max_delay_s * 1e6)
+        if served.fusion is not None:
+            message.parameters["fusion"].string_value = str(served.fusion.state)
+        if config.cache is not None:
+            message.response_cache.enable = True
         if config.decoupled:
             message.model_transaction_policy.decoupled = True
         if entry:
@@ -194,7 +198,7 @@ def _statistics(served: Served) -> Any:
         name=served.metadata.name,
         version=str(served.metadata.version),
         last_inference=counts.last_ns // 1_000_000,
-        inference_count=counts.rows,
+        inference_count=counts.rows - counts.cache.rows,
         execution_count=sum(count for _, (count, _) in runs),
     )
     message.memory_usage.add(type="CPU", byte_size=served.memory_bytes)
@@ -206,6 +210,8 @@ def _statistics(served: Served) -> Any:
     stats.compute_infer.count, stats.compute_infer.ns = success, counts.infer_ns
     stats.compute_input.count, stats.compute_input.ns = success, counts.input_ns
     stats.compute_output.count, stats.compute_output.ns = success, counts.output_ns
+    stats.cache_hit.count, stats.cache_hit.ns = counts.cache.hits, counts.cache.hit_ns
+    stats.cache_miss.count, stats.cache_miss.ns = counts.cache.misses, counts.cache.miss_ns
     for rows, (count, total_ns) in runs:
         line = message.batch_stats.add(batch_size=rows)
         line.compute_infer.count, line.compute_infer.ns = count, total_ns

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from crossfade.runtimes.core.errors import LoadFailed
 from crossfade.serving.config.model_config import (
     Batching,
+    Cache,
     DeclaredTensor,
     Isolation,
     ModelConfig,
@@ -55,6 +56,7 @@ task: detection
 preprocess: {name: image_bytes, mean: 127.5, resize: {fit: letterbox}}
 postprocess: {labels: [cat, dog], iou_threshold: 0.5}
 table: null
+cache: null
 ensemble: null
 isolation: {environment: e, memory_limit_bytes: 1000, load_timeout_s: 5, run_timeout_s: 2.5}
 options: {intra_op_threads: 2}
@@ -105,6 +107,18 @@ def test_every_key() -> None:
 
 def test_what_does_not_go_together() -> None:
     assert "do not go together" in fault("decoupled: true\nsequence: {}")
+    assert "on its request alone" in fault("cache: {}\nsequence: {}")
+    assert "on its request alone" in fault("cache: {}\ndecoupled: true")
+
+
+def test_a_cache() -> None:
+    def cache(text: str) -> Cache | None:
+        return parse(f"cache: {text}", "model.yaml").cache
+
+    assert cache("{}") == Cache(max_bytes=64 << 20, ttl_s=None)
+    assert cache("{max_bytes: 1KiB, ttl_s: 1.5}") == Cache(max_bytes=1024, ttl_s=1.5)
+    assert "amount of memory" in fault("cache: {max_bytes: much}")
+    assert "cache.ttl_s" in fault("cache: {ttl_s: 0}")
 
 
 def test_every_key_is_in_the_example_above() -> None:

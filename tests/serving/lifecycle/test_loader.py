@@ -13,7 +13,7 @@ import yaml
 from crossfade.runtimes.core.errors import Code, InvalidArgument, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse
 from crossfade.serving.config.model_config import ModelConfig
-from crossfade.serving.lifecycle.loader import find_artifact, load
+from crossfade.serving.lifecycle.loader import estimate, find_artifact, load
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.repository.folders import read_folder
 from tests.serving.processing.pictures import file_of, scene
@@ -473,3 +473,21 @@ def test_a_platform_without_streams_has_no_decoupled_models(folder: Folder) -> N
     folder.fake()
     folder.configure(decoupled=True)
     assert "gives one response to a request" in folder.fault()
+
+
+# -- answers that are remembered ------------------------------------------------------------------
+
+
+def test_a_response_cache_is_the_versions_own_and_its_memory_counts(folder: Folder) -> None:
+    folder.fake(1)
+    files = read_folder("flowers", folder.path)
+    plain = estimate(files, files.versions[1], folder.path / "1")
+    folder.configure(cache={"max_bytes": "1MiB"})
+    served = folder.load()
+    assert served.cache is not None
+    first, again = infer(served, [1, 2, 3]), infer(served, [1, 2, 3])
+    assert np.array_equal(first.outputs["x"], again.outputs["x"])
+    assert (served.statistics.cache.hits, len(served.cache)) == (1, 1)
+    files = read_folder("flowers", folder.path)
+    assert estimate(files, files.versions[1], folder.path / "1") == plain + (1 << 20)
+    assert isinstance(infer(folder.load(), [1, 2, 3]), InferResponse)  # another's own cache

@@ -22,6 +22,7 @@ from crossfade.runtimes.core.model import (
     Timings,
 )
 from crossfade.serving.dataplane.door import DataPlane, Query
+from crossfade.serving.lifecycle.fusion_state import FusionState
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.metrics.prometheus import CONTENT_TYPE, Exposition
 from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
@@ -57,6 +58,14 @@ class Memory:
     evictions: int
 
 
+class Kept(list[int]):
+    used_bytes = 99
+
+
+class Fusing:
+    state = FusionState("", 0.4, 12, 8, 4, 512, 4096)
+
+
 class Version:
     """A served version, as far as metrics look at it."""
 
@@ -65,6 +74,8 @@ class Version:
         self.statistics = Statistics()
         self.queue = Queue(waiting)
         self.worker: Worker | None = None
+        self.cache: Kept | None = None
+        self.fusion: Fusing | None = None
         self.memory_bytes = 0
         self.measures: Callable[[], Iterable[Measure]] = tuple
 
@@ -257,6 +268,45 @@ def test_workers_and_memory() -> None:
     assert value(samples, "crossfade_evictions_total") == 5
     memory.limit_bytes = None
     assert ("crossfade_memory_budget_bytes", frozenset()) not in parse(exposition)
+
+
+def test_a_response_cache() -> None:
+    plain, cached = Version("a", 1), Version("b", 2)
+    cached.cache = Kept([0, 0, 0])
+    for _ in range(4):
+        cached.statistics.record_hit(2, 5_000)
+    cached.statistics.record_miss(7_000)
+    cached.statistics.record_eviction()
+    record(cached.statistics, 10 * MS, 0, 0, 10)
+    samples = parse(Exposition(lambda: [plain, cached], lambda: True))
+    me = {"model": "b", "version": "2"}
+    assert value(samples, "crossfade_cache_bytes", **me) == 99
+    assert value(samples, "crossfade_cache_entries", **me) == 3
+    assert value(samples, "crossfade_cache_hits_total", **me) == 4
+    assert value(samples, "crossfade_cache_misses_total", **me) == 1
+    assert value(samples, "crossfade_cache_evictions_total", **me) == 1
+    assert value(samples, "nv_cache_num_hits_per_model", **me) == 4
+    assert value(samples, "nv_cache_num_misses_per_model", **me) == 1
+    assert value(samples, "nv_cache_hit_duration_per_model", **me) == 20
+    assert value(samples, "nv_cache_miss_duration_per_model", **me) == 7
+    assert value(samples, "nv_inference_count", **me) == 2  # what was run for
+    assert value(samples, "crossfade_rows_total", **me) == 10
+    assert not any("cache" in name and ("model", "a") in labels for name, labels in samples)
+
+
+def test_a_fused_ensemble() -> None:
+    plain, pair = Version("a", 1), Version("pair", 1)
+    pair.fusion = Fusing()
+    samples = parse(Exposition(lambda: [plain, pair], lambda: True))
+    me = {"model": "pair", "version": "1"}
+    assert value(samples, "crossfade_fused", **me) == 1
+    assert value(samples, "crossfade_fused_saved_ratio", **me) == 0.4
+    assert value(samples, "crossfade_fused_shared_nodes", **me) == 4
+    assert value(samples, "crossfade_fused_shared_bytes", **me) == 512
+    assert value(samples, "crossfade_fused_memory_bytes", **me) == 4096
+    assert not any("fused" in name and ("model", "a") in labels for name, labels in samples)
+    pair.fusion.state = FusionState("too little is shared")
+    assert value(parse(Exposition(lambda: [pair], lambda: True)), "crossfade_fused", **me) == 0
 
 
 def test_what_ensembles_count_of_their_own() -> None:

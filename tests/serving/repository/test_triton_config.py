@@ -12,6 +12,7 @@ from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.serving.config.ensemble_config import Pipeline, Step
 from crossfade.serving.config.model_config import (
     Batching,
+    Cache,
     DeclaredTensor,
     ModelConfig,
     Queue,
@@ -278,6 +279,13 @@ def test_a_configuration_as_json() -> None:
     assert config.batching == Batching(max_size=8, max_delay_ms=0.5)
     assert config.inputs[0].dims == (2,)
     assert from_json({"name": "m"}, "m") == from_json({}, "m") == read("")
+
+
+def test_a_response_cache() -> None:
+    assert read("response_cache { enable: true }").cache == Cache()
+    assert read("response_cache { enable: false }").cache is None
+    with pytest.raises(LoadFailed, match="cache does not go together with sequence"):
+        read("response_cache { enable: true } sequence_batching { direct {} }")
 
 
 def _control(**control: int) -> dict[str, Any]:
