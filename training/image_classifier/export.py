@@ -71,4 +71,4 @@ def write(
 def model_yaml(config: ImageClassifierConfig) -> dict[str, Any]:
     """What ``model.yaml`` must say so that clients send picture files and get labels."""
     pre = preprocess(config.data).model_dump(mode="json", exclude_defaults=True)
-    return {"task": "classification", "preprocess": pre}
+    return {"task": "classification", "preprocess": pre, "postprocess": {}}
