@@ -15,6 +15,7 @@ ALLOWED: Final = {
     r"(^|/)save_counter(/|$)": "counts checkpoints",
     r"(^|/)(_?optimizer|optimizer_slots|\.OPTIMIZER_SLOT)(/|$)": "an optimiser's state",
     r"(^|/)(global_step|iterations)(/|$)": "counts steps",
+    r"(^|/)adapt_(mean|variance)(/|$)": "Keras' Normalization: its graph has them as constants",
 }
 _SEEDS: Final = frozenset({"uint32", "int64", "uint64", "int32"})
 

@@ -45,6 +45,9 @@ def window_padding(
     """Any kind of padding in pixels."""
     if padding == "SAME":
         return same_padding(tuple(size), tuple(kernel), strides, dilations)
+    if padding == "SAME_LOWER":
+        top, left = same_padding(tuple(size), tuple(kernel), strides, dilations)
+        return top[::-1], left[::-1]
     return ((0, 0), (0, 0)) if padding == "VALID" else padding
 
 

@@ -48,6 +48,12 @@ def _pair(function: Callable[[Tensor, Tensor], Tensor]) -> Operation:
     return run
 
 
+def _add(values: list[Any], attributes: Attributes) -> Any:
+    if attributes.get("layout") == "NCHW":  # TensorFlow's BiasAdd
+        return values[0] + tensor(values[1], values[0]).reshape(-1, *[1] * (values[0].ndim - 2))
+    return _BINARY_ADD(values, attributes)
+
+
 def _sizes(function: Callable[[Tensor, Tensor], Tensor], values: list[Any]) -> Any:
     a, b = (ints(value) for value in values)
     count = max(len(a), len(b))
@@ -283,15 +289,17 @@ _UNARY: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     **{"zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "identity": lambda x: x},
 }
 _BINARY: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div},
+    **{"sub": torch.sub, "mul": torch.mul, "div": torch.div},
     **{"maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow, "equal": torch.eq},
     **{"greater": torch.gt, "less": torch.lt, "greater_equal": torch.ge, "less_equal": torch.le},
     **{"logical_and": torch.logical_and, "logical_or": torch.logical_or},
     **{"squared_difference": lambda a, b: (a - b) ** 2, "div_no_nan": _div_no_nan},
 }
+_BINARY_ADD: Final = _pair(torch.add)
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **{name: _one(function) for name, function in _UNARY.items()},
     **{name: _pair(function) for name, function in _BINARY.items()},
+    "add": _add,
     **{"mean": _reduced(torch.mean), "sum": _reduced(torch.sum), "prod": _prod},
     **{"max": _reduced(torch.amax), "min": _reduced(torch.amin)},
     **{"reshape": _reshape, "squeeze": _squeeze, "expand_dims": _expand, "pad": _pad},
