@@ -68,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
             save(found, options.output)
         if options.json:
             rows = [weight.row() for weight in found.weights]
-            unread = {n: {"dtype": s.dtype, "shape": list(s.shape)} for n, s in found.unread.items()}
+            unread = {
+                n: {"dtype": s.dtype, "shape": list(s.shape)} for n, s in found.unread.items()
+            }
             listed = {"source": found.source, "weights": rows, "unread": unread}
             sys.stdout.write(json.dumps(listed, indent=2) + "\n")
         else:

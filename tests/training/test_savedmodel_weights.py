@@ -142,9 +142,7 @@ def test_an_unknown_signature_and_a_weight_that_is_not_finite(tmp_path: Path) ->
         inventory(graph)
 
 
-def test_the_command(
-    small_net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(small_net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors import safe_open
     from safetensors.numpy import load_file
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
 from crossfade.training.torch_port.layers import BatchNorm, Conv, Dense, Embedding
 from crossfade.training.torch_port.operations import OPERATIONS
-from crossfade.training.weights.graph import Array, Graph, Node
+from crossfade.training.weights.graph import Array, Graph, Node, readers
 from crossfade.training.weights.roles import is_depthwise
 from crossfade.training.weights.simplify import simplified
 
 _LAYERS: Final = frozenset({"conv", "matmul", "batch_norm", "gather"})
+_FUSED: Final = frozenset({"relu", "relu6", "tanh", "quantized"})
 _CALL: Final = re.compile(r"(^|/)(Stateful)?PartitionedCall(_\d+)?(?=/|$)")
 
 
@@ -69,8 +70,18 @@ class Ported(nn.Module):
         outputs = {name: values[tensor] for name, tensor in self.graph.outputs.items()}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def run(self, inputs: Sequence[Tensor], keep: Sequence[str] = ()) -> dict[str, Any]:
+    def run(
+        self,
+        inputs: Sequence[Tensor],
+        keep: Sequence[str] = (),
+        forced: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
         """Runs the graph and answers with its outputs and the tensors to keep, by tensor name.
+
+        Args:
+            inputs: in the order of ``input_names``.
+            keep: tensors besides the outputs.
+            forced: tensors that later steps read instead of what was computed, by name.
 
         Raises:
             InvalidArgument: the number of inputs is wrong.
@@ -95,7 +106,7 @@ class Ported(nn.Module):
                 answer = OPERATIONS[step.node.op](given, step.node.attributes)
             answers = answer if len(step.node.outputs) > 1 else (answer,)
             for name, value in zip(step.node.outputs, answers, strict=False):
-                values[name] = value
+                values[name] = forced[name] if forced and name in forced else value
                 if name in wanted:
                     kept[name] = value
             for name in step.last:
@@ -103,8 +114,24 @@ class Ported(nn.Module):
         return kept
 
     def layer_outputs(self) -> dict[str, str]:
-        """The tensor that each layer with weights writes, in order."""
-        return {step.layer: step.node.outputs[0] for step in self.steps if step.layer}
+        """The tensor that each layer with weights writes, in order.
+
+        In TFLite an activation and the rounding to 8 bits are part of the operation: it is the
+        tensor behind them.
+        """
+        after = readers(self.graph.nodes)
+        found = {}
+        for step in self.steps:
+            if not step.layer:
+                continue
+            tensor = step.node.outputs[0]
+            while self.graph.source == "tflite" and len(after.get(tensor, ())) == 1:
+                (reader,) = after[tensor]
+                if reader.op not in _FUSED:
+                    break
+                tensor = reader.outputs[0]
+            found[step.layer] = tensor
+        return found
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         if not name:
@@ -153,7 +180,9 @@ class Ported(nn.Module):
             if node.op in ("conv", "batch_norm"):
                 raise InvalidArgument(f"'{node.name}' ({node.op}) computes its weights itself")
             return ""
-        if node.op == "gather" and (graph.constants[weights[0]].ndim != 2 or not _rows(node, graph)):
+        if node.op == "gather" and (
+            graph.constants[weights[0]].ndim != 2 or not _rows(node, graph)
+        ):
             return ""
         if node.op == "matmul" and (node.attributes["turned"][0] or _rank(values, node) != 2):
             return ""

@@ -257,6 +257,12 @@ def _clip(values: list[Any], attributes: Attributes) -> Any:
     return values[0].clamp(low, high)
 
 
+def _quantized(values: list[Any], attributes: Attributes) -> Any:
+    """Rounded to the grid of 8 bits and cut at its ends; a gradient passes the rounding."""
+    steps = (values[0] / attributes["scale"]).clamp(attributes["low"], attributes["high"])
+    return (steps + (steps.round() - steps).detach()) * attributes["scale"]
+
+
 def _softmax(values: list[Any], attributes: Attributes) -> Any:
     return torch.softmax(values[0] * attributes.get("beta", 1.0), attributes.get("axis", -1))
 
@@ -281,34 +287,36 @@ def _div_no_nan(a: Tensor, b: Tensor) -> Tensor:
 
 _UNARY: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     **{name: getattr(torch, name) for name in ("abs", "ceil", "cos", "erf", "exp", "floor", "log")},
-    **{name: getattr(torch, name) for name in ("log1p", "neg", "round", "rsqrt", "sigmoid", "sign")},
+    **{
+        name: getattr(torch, name) for name in ("log1p", "neg", "round", "rsqrt", "sigmoid", "sign")
+    },
     **{name: getattr(torch, name) for name in ("sin", "sqrt", "square", "tanh", "logical_not")},
-    **{"relu": functional.relu, "relu6": functional.relu6, "elu": functional.elu},
-    **{"selu": functional.selu, "softplus": functional.softplus, "is_nan": torch.isnan},
-    **{"hard_swish": functional.hardswish, "hard_sigmoid": functional.hardsigmoid},
-    **{"zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "identity": lambda x: x},
+    "relu": functional.relu, "relu6": functional.relu6, "elu": functional.elu,
+    "selu": functional.selu, "softplus": functional.softplus, "is_nan": torch.isnan,
+    "hard_swish": functional.hardswish, "hard_sigmoid": functional.hardsigmoid,
+    "zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "identity": lambda x: x,
 }
 _BINARY: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    **{"sub": torch.sub, "mul": torch.mul, "div": torch.div},
-    **{"maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow, "equal": torch.eq},
-    **{"greater": torch.gt, "less": torch.lt, "greater_equal": torch.ge, "less_equal": torch.le},
-    **{"logical_and": torch.logical_and, "logical_or": torch.logical_or},
-    **{"squared_difference": lambda a, b: (a - b) ** 2, "div_no_nan": _div_no_nan},
+    "sub": torch.sub, "mul": torch.mul, "div": torch.div,
+    "maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow, "equal": torch.eq,
+    "greater": torch.gt, "less": torch.lt, "greater_equal": torch.ge, "less_equal": torch.le,
+    "logical_and": torch.logical_and, "logical_or": torch.logical_or,
+    "squared_difference": lambda a, b: (a - b) ** 2, "div_no_nan": _div_no_nan,
 }
 _BINARY_ADD: Final = _pair(torch.add)
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **{name: _one(function) for name, function in _UNARY.items()},
     **{name: _pair(function) for name, function in _BINARY.items()},
     "add": _add,
-    **{"mean": _reduced(torch.mean), "sum": _reduced(torch.sum), "prod": _prod},
-    **{"max": _reduced(torch.amax), "min": _reduced(torch.amin)},
-    **{"reshape": _reshape, "squeeze": _squeeze, "expand_dims": _expand, "pad": _pad},
+    "mean": _reduced(torch.mean), "sum": _reduced(torch.sum), "prod": _prod,
+    "max": _reduced(torch.amax), "min": _reduced(torch.amin),
+    "reshape": _reshape, "squeeze": _squeeze, "expand_dims": _expand, "pad": _pad,
     "max_pool": lambda values, attributes: _pool(values, attributes, True),
     "avg_pool": lambda values, attributes: _pool(values, attributes, False),
-    **{"concat": _concat, "pack": _pack, "strided_slice": _strided_slice, "slice": _slice},
-    **{"cast": _cast, "matmul": _matmul, "gather": _gather, "one_hot": _one_hot},
-    **{"resize": _resize, "clip": _clip, "softmax": _softmax, "transpose": _transpose},
-    **{"split": _split, "where": _where},
+    "concat": _concat, "pack": _pack, "strided_slice": _strided_slice, "slice": _slice,
+    "cast": _cast, "matmul": _matmul, "gather": _gather, "one_hot": _one_hot,
+    "resize": _resize, "clip": _clip, "softmax": _softmax, "quantized": _quantized, "transpose": _transpose,
+    "split": _split, "where": _where,
     "shape": lambda values, _: tuple(values[0].shape),
     "leaky_relu": lambda v, attributes: functional.leaky_relu(v[0], attributes["alpha"]),
     "tile": lambda values, _: values[0].tile(ints(values[1])),

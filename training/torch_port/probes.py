@@ -39,7 +39,10 @@ def probes(
         for kind in ("normal", "zeros", "ones", "large", "tiny"):
             yield (
                 f"{kind}, batch {batch}",
-                {n: _values(n, entry, batch, kind, rows, random) for n, entry in graph.inputs.items()},
+                {
+                    n: _values(n, entry, batch, kind, rows, random)
+                    for n, entry in graph.inputs.items()
+                },
             )
 
 

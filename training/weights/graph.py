@@ -139,5 +139,5 @@ def pruned(graph: Graph, outputs: Mapping[str, str], known: Iterable[str] = ()) 
 
 
 def dtype_name(value: Array) -> str:
-    """numpy's name of an array's type."""
+    """Numpy's name of an array's type."""
     return str(np.asarray(value).dtype)

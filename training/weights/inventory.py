@@ -132,7 +132,9 @@ def table(weights: Iterable[Weight]) -> str:
         shape = "x".join(map(str, w.value.shape)) or "scalar"
         rows.append((str(w.order), w.role.value, shape, w.layout, details, w.name))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[5]]) for r in rows]
+    lines = [
+        "  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[5]]) for r in rows
+    ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

@@ -286,9 +286,9 @@ def _checkpoint(path: Path) -> Any:
     try:
         return tf.train.load_checkpoint(str(prefix))
     except Exception as error:
-        raise LoadFailed(f"the SavedModel's variables cannot be read: {one_line(error, path)}") from (
-            error
-        )
+        raise LoadFailed(
+            f"the SavedModel's variables cannot be read: {one_line(error, path)}"
+        ) from (error)
 
 
 def _graph(
@@ -354,7 +354,9 @@ def flat_definition(path: Path, signature: str = "") -> Any:
     flat.inline(outputs)
     values, _ = _variables(path, meta, flat, outputs)
     given = {flat.resolve(flat.tensor(info.name)) for info in chosen.inputs.values()}
-    definition = tf.compat.v1.GraphDef(library=meta.graph_def.library, versions=meta.graph_def.versions)
+    definition = tf.compat.v1.GraphDef(
+        library=meta.graph_def.library, versions=meta.graph_def.versions
+    )
     for op in _needed(flat, outputs):
         inputs = list(map(flat.resolve, op.inputs))
         if op.op in _HANDLES:

@@ -14,14 +14,14 @@ _PLAIN: Final = {
     **{name: name.lower() for name in ("Relu", "Relu6", "Reshape", "Round", "Rsqrt", "Selu")},
     **{name: name.lower() for name in ("Shape", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt")},
     **{name: name.lower() for name in ("Square", "Sub", "Tanh", "Fill", "Tile", "Greater", "Less")},
-    **{"Add": "add", "AddV2": "add", "BiasAdd": "add", "RealDiv": "div", "Softmax": "softmax"},
-    **{"GreaterEqual": "greater_equal", "LessEqual": "less_equal", "Equal": "equal"},
-    **{"SquaredDifference": "squared_difference", "IsNan": "is_nan", "SelectV2": "where"},
-    **{"LogicalAnd": "logical_and", "LogicalOr": "logical_or", "LogicalNot": "logical_not"},
-    **{"ExpandDims": "expand_dims", "Transpose": "transpose", "ZerosLike": "zeros_like"},
-    **{"OnesLike": "ones_like", "Pad": "pad", "PadV2": "pad", "Slice": "slice"},
-    **{"ReadVariableOp": "identity", "PreventGradient": "identity", "CheckNumerics": "identity"},
-    **{"DivNoNan": "div_no_nan", "BroadcastTo": "broadcast_to"},
+    "Add": "add", "AddV2": "add", "BiasAdd": "add", "RealDiv": "div", "Softmax": "softmax",
+    "GreaterEqual": "greater_equal", "LessEqual": "less_equal", "Equal": "equal",
+    "SquaredDifference": "squared_difference", "IsNan": "is_nan", "SelectV2": "where",
+    "LogicalAnd": "logical_and", "LogicalOr": "logical_or", "LogicalNot": "logical_not",
+    "ExpandDims": "expand_dims", "Transpose": "transpose", "ZerosLike": "zeros_like",
+    "OnesLike": "ones_like", "Pad": "pad", "PadV2": "pad", "Slice": "slice",
+    "ReadVariableOp": "identity", "PreventGradient": "identity", "CheckNumerics": "identity",
+    "DivNoNan": "div_no_nan", "BroadcastTo": "broadcast_to",
 }
 _REDUCTIONS: Final = {"Mean": "mean", "Sum": "sum", "Max": "max", "Min": "min", "Prod": "prod"}
 _POOLS: Final = {"MaxPool": "max_pool", "AvgPool": "avg_pool"}

@@ -18,17 +18,21 @@ _PLAIN: Final = {
     **{name: name.lower() for name in ("SQUARE", "NEG", "EXP", "LOG", "ABS", "ELU", "FLOOR")},
     **{name: name.lower() for name in ("SHAPE", "TRANSPOSE", "PAD", "EXPAND_DIMS", "SLICE")},
     **{name: name.lower() for name in ("SQUARED_DIFFERENCE", "TILE", "BROADCAST_TO")},
-    **{"LOGISTIC": "sigmoid", "PADV2": "pad", "SELECT_V2": "where"},
-    **{"QUANTIZE": "identity", "DEQUANTIZE": "identity"},
+    "LOGISTIC": "sigmoid", "PADV2": "pad", "SELECT_V2": "where",
+    "QUANTIZE": "identity", "DEQUANTIZE": "identity",
 }
 _REDUCTIONS: Final = {
-    **{"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"},
+    "MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min",
     "REDUCE_PROD": "prod",
 }
+# What they answer are values that they were given.
+_SAME_GRID: Final = frozenset(
+    {"RESHAPE", "MAX_POOL_2D", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SHAPE", "GATHER", "PACK"}
+)
 _ACTIVATIONS: Final = {1: "relu", 3: "relu6", 4: "tanh"}
 _PADDINGS: Final = ("SAME", "VALID")
 _DTYPES: Final[Mapping[str, str]] = {
-    **{"FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool"},
+    "FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool",
     **{name: name.lower() for name in ("UINT8", "INT8", "INT16", "INT32", "INT64", "UINT32")},
 }
 
@@ -186,6 +190,9 @@ class _Reader:
             }
         else:
             kind = f"tflite:{op}"
+        if step := self._step(op, operator):
+            exact, outputs = outputs, (f"{outputs[0]}:exact",)
+            self.nodes.append(Node(f"{name}:steps", "quantized", outputs, exact, step))
         fused = getattr(options, "fusedActivationFunction", 0)
         if fused and fused not in _ACTIVATIONS:
             kind = f"tflite:{op} with activation {fused}"
@@ -195,6 +202,23 @@ class _Reader:
             self.nodes.append(Node(f"{name}:activation", _ACTIVATIONS[fused], between, outputs))
             return
         self.nodes.append(Node(name, kind, inputs, outputs, attributes))
+
+    def _step(self, op: str, operator: Any) -> dict[str, float]:
+        """The grid that an operation's answer is rounded to; its ends stand for an activation."""
+        tensor = self.main.tensors[operator.outputs[0]]
+        dtype, quantization = self._dtype(tensor), tensor.quantization
+        if op in _SAME_GRID or dtype not in ("uint8", "int8", "int16") or quantization is None:
+            return {}
+        if quantization.scale is None or not len(quantization.scale):
+            return {}
+        limits = np.iinfo(dtype)
+        zero = quantization.zeroPoint
+        zero = int(zero[0]) if zero is not None and len(zero) else 0
+        return {
+            "scale": float(quantization.scale[0]),
+            "low": float(limits.min - zero),
+            "high": float(limits.max - zero),
+        }
 
     def _rows(self, name: str, inputs: tuple[str, ...]) -> str:
         """Whatever its rank, a fully connected layer sees rows as long as its kernel is."""
