@@ -73,7 +73,12 @@ def _pooled(graph: Graph) -> Iterator[tuple[str, str, str]]:
     for node in reversed(graph.nodes):
         if node.op in ("mean", "max") and len(node.inputs) > 1:
             axes = graph.constants.get(node.inputs[1], np.zeros(0)).reshape(-1)
-            spatial = {(1, 2): "NHWC", (-3, -2): "NHWC", (2, 3): "NCHW", (-2, -1): "NCHW"}
+            spatial: dict[tuple[int, ...], str] = {
+                (1, 2): "NHWC",
+                (-3, -2): "NHWC",
+                (2, 3): "NCHW",
+                (-2, -1): "NCHW",
+            }
             layout = spatial.get(tuple(sorted(int(axis) for axis in axes)))
             if layout is not None:
                 yield node.inputs[0], layout, "the global pooling"

@@ -1,4 +1,4 @@
-"""Fills a PyTorch module of one's own with an export's weights: by role and order, never by name."""
+"""Fills a PyTorch module of one's own with an export's weights: by role and order, not by name."""
 
 from __future__ import annotations
 

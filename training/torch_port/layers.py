@@ -119,7 +119,7 @@ class Embedding(nn.Embedding):
     """A row for each number."""
 
     def __init__(self, weight: nn.Parameter) -> None:
-        super().__init__(*weight.shape, _weight=weight)
+        super().__init__(weight.shape[0], weight.shape[1], _weight=weight)
         self.weight = weight
 
     def forward(self, input: Tensor) -> Tensor:

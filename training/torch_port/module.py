@@ -225,8 +225,9 @@ class Ported(nn.Module):
                 own.data = torch.from_numpy(np.array(graph.constants[tensor].reshape(-1)))
             else:
                 own.requires_grad_(False)
-        for own, tensor in ((norm.running_mean, mean), (norm.running_var, variance)):
-            own.copy_(torch.from_numpy(np.array(graph.constants[tensor].reshape(-1))))
+        for field, tensor in (("running_mean", mean), ("running_var", variance)):
+            statistics = torch.from_numpy(np.array(graph.constants[tensor].reshape(-1)))
+            norm.get_buffer(field).copy_(statistics)
         return norm
 
     def _fresh_name(self, weight: str, node: str) -> str:

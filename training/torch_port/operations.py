@@ -6,6 +6,7 @@ tracing a module finds sizes and not tensors. Integer constants arrive as numpy 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ _INTEGERS: Final = {"int32": torch.int32, "int64": torch.int64, "bool": torch.bo
 
 
 def ints(value: Any) -> tuple[Any, ...]:
-    """Sizes or axes as a tuple: of a constant, a shape, a number or (outside of tracing) a tensor."""
+    """Sizes or axes as a tuple: of a constant, a shape, a number or an integer tensor."""
     if isinstance(value, (tuple, list)):
         return tuple(value)
     if isinstance(value, (np.ndarray, Tensor)):
@@ -58,9 +59,9 @@ def _sizes(function: Callable[[Tensor, Tensor], Tensor], values: list[Any]) -> A
     a, b = (ints(value) for value in values)
     count = max(len(a), len(b))
     a, b = a * (count // len(a)), b * (count // len(b))
-    number: Any = {torch.mul: lambda x, y: x * y, torch.add: lambda x, y: x + y}.get(function)
-    number = number or {torch.sub: lambda x, y: x - y}.get(function)
-    number = number or (lambda x, y: int(function(torch.tensor(x), torch.tensor(y))))
+    plain: dict[Any, Any] = {torch.mul: operator.mul, torch.add: operator.add}
+    plain[torch.sub] = operator.sub
+    number = plain.get(function) or (lambda x, y: int(function(torch.tensor(x), torch.tensor(y))))
     found = tuple(number(x, y) for x, y in zip(a, b, strict=True))
     return found if count > 1 else found[0]
 
@@ -291,32 +292,66 @@ _UNARY: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
         name: getattr(torch, name) for name in ("log1p", "neg", "round", "rsqrt", "sigmoid", "sign")
     },
     **{name: getattr(torch, name) for name in ("sin", "sqrt", "square", "tanh", "logical_not")},
-    "relu": functional.relu, "relu6": functional.relu6, "elu": functional.elu,
-    "selu": functional.selu, "softplus": functional.softplus, "is_nan": torch.isnan,
-    "hard_swish": functional.hardswish, "hard_sigmoid": functional.hardsigmoid,
-    "zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "identity": lambda x: x,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "elu": functional.elu,
+    "selu": functional.selu,
+    "softplus": functional.softplus,
+    "is_nan": torch.isnan,
+    "hard_swish": functional.hardswish,
+    "hard_sigmoid": functional.hardsigmoid,
+    "zeros_like": torch.zeros_like,
+    "ones_like": torch.ones_like,
+    "identity": lambda x: x,
 }
 _BINARY: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    "sub": torch.sub, "mul": torch.mul, "div": torch.div,
-    "maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow, "equal": torch.eq,
-    "greater": torch.gt, "less": torch.lt, "greater_equal": torch.ge, "less_equal": torch.le,
-    "logical_and": torch.logical_and, "logical_or": torch.logical_or,
-    "squared_difference": lambda a, b: (a - b) ** 2, "div_no_nan": _div_no_nan,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "pow": torch.pow,
+    "equal": torch.eq,
+    "greater": torch.gt,
+    "less": torch.lt,
+    "greater_equal": torch.ge,
+    "less_equal": torch.le,
+    "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or,
+    "squared_difference": lambda a, b: (a - b) ** 2,
+    "div_no_nan": _div_no_nan,
 }
 _BINARY_ADD: Final = _pair(torch.add)
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **{name: _one(function) for name, function in _UNARY.items()},
     **{name: _pair(function) for name, function in _BINARY.items()},
     "add": _add,
-    "mean": _reduced(torch.mean), "sum": _reduced(torch.sum), "prod": _prod,
-    "max": _reduced(torch.amax), "min": _reduced(torch.amin),
-    "reshape": _reshape, "squeeze": _squeeze, "expand_dims": _expand, "pad": _pad,
+    "mean": _reduced(torch.mean),
+    "sum": _reduced(torch.sum),
+    "prod": _prod,
+    "max": _reduced(torch.amax),
+    "min": _reduced(torch.amin),
+    "reshape": _reshape,
+    "squeeze": _squeeze,
+    "expand_dims": _expand,
+    "pad": _pad,
     "max_pool": lambda values, attributes: _pool(values, attributes, True),
     "avg_pool": lambda values, attributes: _pool(values, attributes, False),
-    "concat": _concat, "pack": _pack, "strided_slice": _strided_slice, "slice": _slice,
-    "cast": _cast, "matmul": _matmul, "gather": _gather, "one_hot": _one_hot,
-    "resize": _resize, "clip": _clip, "softmax": _softmax, "quantized": _quantized, "transpose": _transpose,
-    "split": _split, "where": _where,
+    "concat": _concat,
+    "pack": _pack,
+    "strided_slice": _strided_slice,
+    "slice": _slice,
+    "cast": _cast,
+    "matmul": _matmul,
+    "gather": _gather,
+    "one_hot": _one_hot,
+    "resize": _resize,
+    "clip": _clip,
+    "softmax": _softmax,
+    "quantized": _quantized,
+    "transpose": _transpose,
+    "split": _split,
+    "where": _where,
     "shape": lambda values, _: tuple(values[0].shape),
     "leaky_relu": lambda v, attributes: functional.leaky_relu(v[0], attributes["alpha"]),
     "tile": lambda values, _: values[0].tile(ints(values[1])),

@@ -40,7 +40,7 @@ def probes(
             yield (
                 f"{kind}, batch {batch}",
                 {
-                    n: _values(n, entry, batch, kind, rows, random)
+                    n: _values(n, entry, batch=batch, kind=kind, rows=rows, random=random)
                     for n, entry in graph.inputs.items()
                 },
             )
@@ -128,7 +128,7 @@ def _fitting(values: Array, entry: Input) -> Array:
 
 
 def _values(
-    name: str, entry: Input, batch: int, kind: str, rows: int, random: np.random.Generator
+    name: str, entry: Input, *, batch: int, kind: str, rows: int, random: np.random.Generator
 ) -> Array:
     if entry.shape is None or entry.dtype in ("string", "object"):
         raise InvalidArgument(f"no values can be made up for the input '{name}'")

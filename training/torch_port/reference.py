@@ -119,7 +119,7 @@ class TfliteReference:
         scale, zero = details[index]["quantization"]
         if value.dtype.kind == "f" or not scale:
             return np.asarray(value)
-        return (value.astype(np.float32) - zero) * np.float32(scale)
+        return np.asarray((value.astype(np.float32) - zero) * np.float32(scale))
 
 
 def _quantized(value: Array, detail: Mapping[str, Any]) -> Array:
@@ -128,4 +128,4 @@ def _quantized(value: Array, detail: Mapping[str, Any]) -> Array:
         return value.astype(detail["dtype"])
     limits = np.iinfo(detail["dtype"])
     whole = np.round(value / scale) + zero
-    return np.clip(whole, limits.min, limits.max).astype(detail["dtype"])
+    return np.asarray(np.clip(whole, limits.min, limits.max), detail["dtype"])

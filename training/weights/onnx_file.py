@@ -17,12 +17,22 @@ _PLAIN: Final = {
     **{name: name.lower() for name in ("Tanh", "Sqrt", "Exp", "Log", "Abs", "Neg", "Floor")},
     **{name: name.lower() for name in ("Ceil", "Erf", "Softplus", "Where", "Equal", "Greater")},
     **{name: name.lower() for name in ("Less", "Shape", "Tile", "Identity", "Round", "Sign")},
-    "HardSwish": "hard_swish", "Dropout": "identity", "IsNaN": "is_nan", "Selu": "selu",
-    "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal", "Not": "logical_not",
-    "And": "logical_and", "Or": "logical_or", "Expand": "broadcast_to",
+    "HardSwish": "hard_swish",
+    "Dropout": "identity",
+    "IsNaN": "is_nan",
+    "Selu": "selu",
+    "GreaterOrEqual": "greater_equal",
+    "LessOrEqual": "less_equal",
+    "Not": "logical_not",
+    "And": "logical_and",
+    "Or": "logical_or",
+    "Expand": "broadcast_to",
 }
 _REDUCTIONS: Final = {
-    "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min",
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
     "ReduceProd": "prod",
 }
 _POOLS: Final = {"MaxPool": "max_pool", "AveragePool": "avg_pool"}
@@ -87,7 +97,7 @@ class _Reader:
         self.constants[name] = np.asarray(value)
         return name
 
-    def _translate(self, name: str, node: Any) -> None:
+    def _translate(self, name: str, node: Any) -> None:  # noqa: PLR0912, PLR0915 - a table
         get = self.onnx.helper.get_attribute_value
         attrs = {a.name: get(a) for a in node.attribute}
         inputs, outputs = tuple(node.input), tuple(o for o in node.output if o)

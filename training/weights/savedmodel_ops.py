@@ -14,14 +14,32 @@ _PLAIN: Final = {
     **{name: name.lower() for name in ("Relu", "Relu6", "Reshape", "Round", "Rsqrt", "Selu")},
     **{name: name.lower() for name in ("Shape", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt")},
     **{name: name.lower() for name in ("Square", "Sub", "Tanh", "Fill", "Tile", "Greater", "Less")},
-    "Add": "add", "AddV2": "add", "BiasAdd": "add", "RealDiv": "div", "Softmax": "softmax",
-    "GreaterEqual": "greater_equal", "LessEqual": "less_equal", "Equal": "equal",
-    "SquaredDifference": "squared_difference", "IsNan": "is_nan", "SelectV2": "where",
-    "LogicalAnd": "logical_and", "LogicalOr": "logical_or", "LogicalNot": "logical_not",
-    "ExpandDims": "expand_dims", "Transpose": "transpose", "ZerosLike": "zeros_like",
-    "OnesLike": "ones_like", "Pad": "pad", "PadV2": "pad", "Slice": "slice",
-    "ReadVariableOp": "identity", "PreventGradient": "identity", "CheckNumerics": "identity",
-    "DivNoNan": "div_no_nan", "BroadcastTo": "broadcast_to",
+    "Add": "add",
+    "AddV2": "add",
+    "BiasAdd": "add",
+    "RealDiv": "div",
+    "Softmax": "softmax",
+    "GreaterEqual": "greater_equal",
+    "LessEqual": "less_equal",
+    "Equal": "equal",
+    "SquaredDifference": "squared_difference",
+    "IsNan": "is_nan",
+    "SelectV2": "where",
+    "LogicalAnd": "logical_and",
+    "LogicalOr": "logical_or",
+    "LogicalNot": "logical_not",
+    "ExpandDims": "expand_dims",
+    "Transpose": "transpose",
+    "ZerosLike": "zeros_like",
+    "OnesLike": "ones_like",
+    "Pad": "pad",
+    "PadV2": "pad",
+    "Slice": "slice",
+    "ReadVariableOp": "identity",
+    "PreventGradient": "identity",
+    "CheckNumerics": "identity",
+    "DivNoNan": "div_no_nan",
+    "BroadcastTo": "broadcast_to",
 }
 _REDUCTIONS: Final = {"Mean": "mean", "Sum": "sum", "Max": "max", "Min": "min", "Prod": "prod"}
 _POOLS: Final = {"MaxPool": "max_pool", "AvgPool": "avg_pool"}
@@ -29,11 +47,13 @@ _CONVOLUTIONS: Final = {"Conv2D": "HWIO", "DepthwiseConv2dNative": "HWIM"}
 _RESIZES: Final = {"ResizeBilinear": "bilinear", "ResizeNearestNeighbor": "nearest"}
 
 
-def translated(name: str, op: str, inputs: tuple[str, ...], proto: Any) -> list[Node]:
+def translated(  # noqa: PLR0912 - a table
+    name: str, op: str, inputs: tuple[str, ...], proto: Any
+) -> list[Node]:
     """The node in the common vocabulary; an operation that it lacks becomes ``tf:Name``."""
     attrs = proto.attr
     attributes: dict[str, Any] = {}
-    outputs = (f"{name}:0",)
+    outputs: tuple[str, ...] = (f"{name}:0",)
     if op in _PLAIN:
         kind = _PLAIN[op]
         if op == "BiasAdd":
@@ -68,7 +88,8 @@ def translated(name: str, op: str, inputs: tuple[str, ...], proto: Any) -> list[
     elif op == "OneHot":
         kind, attributes = "one_hot", {"axis": int(attrs["axis"].i)}
     elif op == "Split":
-        kind, outputs = "split", tuple(f"{name}:{i}" for i in range(int(attrs["num_split"].i)))
+        kind, attributes = "split", {"parts": int(attrs["num_split"].i)}
+        outputs = tuple(f"{name}:{i}" for i in range(attributes["parts"]))
     elif op == "StridedSlice":
         names = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
         kind, attributes = "strided_slice", {each: int(attrs[each].i) for each in names}

@@ -126,10 +126,13 @@ def _with_batch_norms(graph: Graph) -> Graph:
         norm = finder.at(node)
         if norm is not None:
             attributes = {"epsilon": norm.epsilon, "layout": _norm_layout(graph.constants, norm)}
-            node = dataclasses.replace(
-                node, op="batch_norm", inputs=norm.inputs, attributes=attributes
+            nodes.append(
+                dataclasses.replace(
+                    node, op="batch_norm", inputs=norm.inputs, attributes=attributes
+                )
             )
-        nodes.append(node)
+        else:
+            nodes.append(node)
     return _rebuilt(graph, nodes, graph.outputs, graph.constants, graph.origins)
 
 

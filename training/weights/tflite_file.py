@@ -18,11 +18,17 @@ _PLAIN: Final = {
     **{name: name.lower() for name in ("SQUARE", "NEG", "EXP", "LOG", "ABS", "ELU", "FLOOR")},
     **{name: name.lower() for name in ("SHAPE", "TRANSPOSE", "PAD", "EXPAND_DIMS", "SLICE")},
     **{name: name.lower() for name in ("SQUARED_DIFFERENCE", "TILE", "BROADCAST_TO")},
-    "LOGISTIC": "sigmoid", "PADV2": "pad", "SELECT_V2": "where",
-    "QUANTIZE": "identity", "DEQUANTIZE": "identity",
+    "LOGISTIC": "sigmoid",
+    "PADV2": "pad",
+    "SELECT_V2": "where",
+    "QUANTIZE": "identity",
+    "DEQUANTIZE": "identity",
 }
 _REDUCTIONS: Final = {
-    "MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min",
+    "MEAN": "mean",
+    "SUM": "sum",
+    "REDUCE_MAX": "max",
+    "REDUCE_MIN": "min",
     "REDUCE_PROD": "prod",
 }
 # What they answer are values that they were given.
@@ -32,7 +38,10 @@ _SAME_GRID: Final = frozenset(
 _ACTIVATIONS: Final = {1: "relu", 3: "relu6", 4: "tanh"}
 _PADDINGS: Final = ("SAME", "VALID")
 _DTYPES: Final[Mapping[str, str]] = {
-    "FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool",
+    "FLOAT32": "float32",
+    "FLOAT16": "float16",
+    "FLOAT64": "float64",
+    "BOOL": "bool",
     **{name: name.lower() for name in ("UINT8", "INT8", "INT16", "INT32", "INT64", "UINT32")},
 }
 
@@ -129,7 +138,7 @@ class _Reader:
         self.constants[f"t{index}"] = _dequantized(value, tensor.quantization)
         self.origins[f"t{index}"] = self._name(index)
 
-    def _translate(self, name: str, operator: Any) -> None:
+    def _translate(self, name: str, operator: Any) -> None:  # noqa: PLR0912, PLR0915 - a table
         op, options = self.codes[operator.opcodeIndex], operator.builtinOptions
         inputs = tuple(f"t{i}" if i >= 0 else "" for i in operator.inputs)
         outputs = tuple(f"t{i}" for i in operator.outputs)
@@ -252,4 +261,4 @@ def _dequantized(value: Array, quantization: Any) -> Array:
         shape = [1] * value.ndim
         shape[quantization.quantizedDimension] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((value.astype(np.float64) - zero) * scale).astype(np.float32)
+    return np.asarray((value.astype(np.float64) - zero) * scale, np.float32)
