@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands_of = (serve, inspect, importing, convert, train, infer, models, env, token, doctor)
     for command in (*commands_of, weights):
         command.add(commands)
-    options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
+        options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
         code: int = options.run(options)
         return code
     except CrossfadeError as error:

@@ -98,4 +98,4 @@ def model_yaml(config: ImageClassifierConfig) -> dict[str, Any]:
 def model_yaml_of(data: Data) -> dict[str, Any]:
     """The same, of how pictures are read."""
     pre = preprocess(data).model_dump(mode="json", exclude_defaults=True)
-    return {"task": "classification", "preprocess": pre}
+    return {"task": "classification", "preprocess": pre, "postprocess": {}}
