@@ -3,8 +3,10 @@
 A small network learns the digits 0 to 4 with Keras and is exported as a SavedModel. The digits 5
 to 9 are then learned twice, by the same network in PyTorch and on the same pictures: cold, from
 fresh weights, and warm, as `crossfade train warm-start` does it: the head on frozen features, then
-the last stage with it. Counted are updates until the accuracy on pictures that nothing is trained
-on is, for the first time, what the cold start has at its end.
+one stage after the other with it. The warm start has half of the cold one's updates. Counted are
+those until the accuracy on pictures that nothing is trained on is, for the first time, what the
+cold start has at its end. Both ways' rates were chosen on the seeds 100 to 102, which are not
+among those that are reported; the cold start has the better one of 0.003 and 0.01.
 """
 
 from __future__ import annotations
@@ -30,15 +32,20 @@ from crossfade.training.core.devices import Place
 from crossfade.training.core.optimise import Optimisation, Updates, groups
 from crossfade.training.core.order import EpochBatches
 from crossfade.training.core.schedules import Schedule
+from crossfade.training.torch_port.layers import BatchNorm, Conv
 from crossfade.training.warm_start.trainer import evaluate
 from crossfade.training.weights import savedmodel_file
 
 SEEDS: Final = 5
-STEPS: Final = 300
-PROBE_STEPS: Final = 60
+COLD_STEPS: Final = 300
+WARM_STEPS: Final = 150
+PROBE_STEPS: Final = 20
+STAGE_STEPS: Final = 20
 EVERY_STEPS: Final = 5
 _BATCH: Final = 16
-_RATE: Final = 3e-3
+_RATE: Final = 1e-2
+_STAGE_RATE: Final = 5e-3
+_STAGE_DECAY: Final = 0.6
 _TRAINED_ON: Final = 20  # pictures of each new digit
 _HERE: Final = Place(0, 1, torch.device("cpu"))
 
@@ -100,26 +107,32 @@ def one_seed(folder: Path, seed: int) -> dict[str, Any]:
 def _cold(backbone: Backbone, data: Any, seed: int) -> list[tuple[int, float]]:
     seeds.seed_everything(seed)
     for layer in backbone.net.layers.values():
-        if hasattr(layer, "reset_parameters") and hasattr(layer, "running_mean"):
+        if isinstance(layer, BatchNorm):
             layer.reset_parameters()
-        else:
+        elif isinstance(layer, Conv):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     backbone.unfreeze(len(backbone.stages))
-    return _learn(backbone, _head(), data, seed=seed, steps=STEPS, rate=_RATE, decay=1.0)
+    return _learn(backbone, _head(), data, seed=seed, steps=COLD_STEPS, rate=_RATE, ends=True)
 
 
 def _warm(backbone: Backbone, data: Any, seed: int) -> list[tuple[int, float]]:
     seeds.seed_everything(seed)
-    head = _head()
-    curve = _learn(backbone, head, data, seed=seed, steps=PROBE_STEPS, rate=_RATE, decay=1.0)
-    backbone.unfreeze(1)
-    rest = STEPS - PROBE_STEPS
-    curve += [
-        (step + PROBE_STEPS, accuracy)
-        for step, accuracy in _learn(
-            backbone, head, data, seed=seed + 1, steps=rest, rate=_RATE, decay=1 / 2.6
+    head, stages = _head(), len(backbone.stages)
+    curve: list[tuple[int, float]] = []
+    for stage in range(stages + 1):
+        backbone.unfreeze(stage)
+        done = PROBE_STEPS + STAGE_STEPS * (stage - 1) if stage else 0
+        steps = STAGE_STEPS if stage else PROBE_STEPS
+        part = _learn(
+            backbone,
+            head,
+            data,
+            seed=seed + stage,
+            steps=WARM_STEPS - done if stage == stages else steps,
+            rate=_STAGE_RATE if stage else _RATE,
+            ends=stage == stages,
         )
-    ]
+        curve += [(step + done, accuracy) for step, accuracy in part]
     return curve
 
 
@@ -135,13 +148,16 @@ def _learn(
     seed: int,
     steps: int,
     rate: float,
-    decay: float,
+    ends: bool,
 ) -> list[tuple[int, float]]:
-    """Accuracies on the test pictures by updates."""
+    """Accuracies on the test pictures by updates; the rate falls to nothing where it ends."""
     pictures, classes, unseen, wanted = data
     model = heads.WarmClassifier(backbone, head)
-    how = Optimisation(learning_rate=rate, schedule=Schedule(kind="constant"))
-    made = [*groups(head, rate, how.weight_decay), *backbone.rates(rate, decay)]
+    how = Optimisation(learning_rate=rate, schedule=Schedule(kind="cosine" if ends else "constant"))
+    made = [
+        *groups(head, rate, how.weight_decay),
+        *backbone.rates(rate, 1.0 if backbone.moving_statistics else _STAGE_DECAY),
+    ]
     updates = Updates(model, how, steps, _HERE.device, parameter_groups=made)
     batches = EpochBatches(len(classes), _BATCH, seed)
     curve: list[tuple[int, float]] = []

@@ -90,10 +90,16 @@ def test_onnx_roles_and_parity(onnx_path: Path) -> None:
     graph, report = compared(onnx_path)
     found = inventory(graph)
     assert {w.name: w.role for w in found.weights} == {
-        "k1": Role.CONV_KERNEL, "k2": Role.DEPTHWISE_KERNEL, "k3": Role.CONV_KERNEL,
-        "b1": Role.BIAS, "dense": Role.DENSE_KERNEL, "dense_bias": Role.BIAS,
-        "gamma": Role.BN_GAMMA, "beta": Role.BN_BETA,
-        "mean": Role.BN_MEAN, "variance": Role.BN_VARIANCE,
+        "k1": Role.CONV_KERNEL,
+        "k2": Role.DEPTHWISE_KERNEL,
+        "k3": Role.CONV_KERNEL,
+        "b1": Role.BIAS,
+        "dense": Role.DENSE_KERNEL,
+        "dense_bias": Role.BIAS,
+        "gamma": Role.BN_GAMMA,
+        "beta": Role.BN_BETA,
+        "mean": Role.BN_MEAN,
+        "variance": Role.BN_VARIANCE,
     }
     assert set(found.unread) == {"unused"}
     assert report.passed, report.wrong
