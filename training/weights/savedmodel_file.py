@@ -13,24 +13,13 @@ from crossfade.runtimes.core.errors import InvalidArgument, LoadFailed
 from crossfade.runtimes.reason import one_line
 from crossfade.runtimes.savedmodel.library import tensorflow
 from crossfade.training.weights.graph import Array, Graph, Input, Node, Stored, ordered
+from crossfade.training.weights.savedmodel_flat import CALLS, Flat
 from crossfade.training.weights.savedmodel_ops import translated
 
-_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _HANDLES: Final = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _PASS: Final = frozenset({"Identity", "ReadVariableOp", "Snapshot", "StopGradient"})
 _ASSIGNS: Final = frozenset({"AssignVariableOp", "Assign"})
 _OBJECT_GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_MAX_CALL_DEPTH: Final = 64
-
-
-@dataclasses.dataclass(slots=True)
-class _Op:
-    """A node of the flat graph; inputs and outputs are tensors ``node:index``."""
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    proto: Any
 
 
 def read(path: Path, signature: str = "", tags: Iterable[str] = ("serve",)) -> Graph:
@@ -48,7 +37,7 @@ def read(path: Path, signature: str = "", tags: Iterable[str] = ("serve",)) -> G
     """
     meta = _meta_graph(path, set(tags))
     chosen = _signature(meta, signature)
-    flat = _Flat(meta.graph_def)
+    flat = Flat(meta.graph_def)
     outputs = {name: flat.tensor(info.name) for name, info in sorted(chosen.outputs.items())}
     inputs = {
         name: Input(flat.tensor(info.name), _dtype(info.dtype), _shape(info.tensor_shape))
@@ -93,115 +82,15 @@ def _signature(meta: Any, name: str) -> Any:
     return found[chosen]
 
 
-class _Flat:
-    """The graph with functions put in the place of their calls."""
-
-    def __init__(self, definition: Any) -> None:
-        self.functions = {f.signature.name: f for f in definition.library.function}
-        self.ops: dict[str, _Op] = {}
-        self.alias: dict[str, str] = {}
-        for node in definition.node:
-            inputs = tuple(self.tensor(name) for name in node.input if not name.startswith("^"))
-            self.ops[node.name] = _Op(node.name, node.op, inputs, node)
-        self.top = tuple(self.ops.values())
-
-    @staticmethod
-    def tensor(name: str) -> str:
-        """A tensor's name as it is spelled here: ``x`` is ``x:0``."""
-        return name if ":" in name else f"{name}:0"
-
-    def resolve(self, tensor: str) -> str:
-        """What a tensor is, once calls and identities are looked through."""
-        while True:
-            if (was := self.alias.get(tensor)) is not None:
-                tensor = was
-                continue
-            op = self.ops.get(tensor.rpartition(":")[0])
-            if op is None or op.op not in {"Identity", "IdentityN", "Snapshot", "StopGradient"}:
-                return tensor
-            tensor = op.inputs[int(tensor.rpartition(":")[2])]
-
-    def inline(self, tensors: Iterable[str]) -> None:
-        """Inlines all calls that tensors need.
-
-        Raises:
-            LoadFailed: functions call each other without end.
-        """
-        waiting = [(tensor, 0) for tensor in tensors]
-        seen: set[str] = set()
-        while waiting:
-            tensor, depth = waiting.pop()
-            name = tensor.rpartition(":")[0]
-            op = self.ops.get(name)
-            if tensor in self.alias:
-                waiting.append((self.alias[tensor], depth))
-                continue
-            if op is None or name in seen:
-                continue
-            seen.add(name)
-            if op.op in _CALLS or op.op in self.functions:
-                if depth >= _MAX_CALL_DEPTH:
-                    raise LoadFailed("the SavedModel's functions call each other without end")
-                self._expand(op)
-                seen.discard(name)
-                if tensor in self.alias:
-                    waiting.append((self.alias[tensor], depth + 1))
-            else:
-                waiting += [(each, depth) for each in op.inputs]
-
-    def _expand(self, call: _Op) -> None:
-        name = call.proto.attr["f"].func.name if call.op in _CALLS else call.op
-        function = self.functions.get(name)
-        if function is None:
-            raise LoadFailed("the SavedModel calls a function that it does not have")
-        given = {
-            arg.name: tensor
-            for arg, tensor in zip(function.signature.input_arg, call.inputs, strict=True)
-        }
-        inside = {node.name: node for node in function.node_def}
-
-        def outer(reference: str) -> str:
-            node, _, rest = reference.partition(":")
-            if node in given and node not in inside:
-                return given[node]
-            return f"{call.name}/{node}:{self._index(inside[node], rest)}"
-
-        for node in function.node_def:
-            inputs = tuple(outer(each) for each in node.input if not each.startswith("^"))
-            self.ops[f"{call.name}/{node.name}"] = _Op(
-                f"{call.name}/{node.name}", node.op, inputs, node
-            )
-        for index, arg in enumerate(function.signature.output_arg):
-            self.alias[f"{call.name}:{index}"] = outer(function.ret[arg.name])
-
-    def _index(self, node: Any, rest: str) -> int:
-        """The number of an output that a function spells ``argument:index``."""
-        from tensorflow.python.framework import op_def_registry
-
-        argument, _, index = rest.partition(":")
-        if node.op in _CALLS or node.op in self.functions:
-            if node.op in _CALLS:
-                return int(index)
-            names = [arg.name for arg in self.functions[node.op].signature.output_arg]
-            return names.index(argument)
-        definition = op_def_registry.get(node.op)
-        before = 0
-        for arg in definition.output_arg if definition is not None else ():
-            if arg.name == argument:
-                break
-            before += node.attr[arg.number_attr].i if arg.number_attr else 1
-        return before + int(index or 0)
-
-
 def _variables(
-    path: Path, meta: Any, flat: _Flat, outputs: Iterable[str]
+    path: Path, meta: Any, flat: Flat, outputs: Iterable[str]
 ) -> tuple[dict[str, tuple[str, Array]], dict[str, Stored]]:
     """Values and names of the variables that outputs read, by node; and those that none reads."""
     keys = _restored(flat, meta)
     twins = _twins(flat)
     reader = _checkpoint(path)
     shapes = reader.get_variable_to_shape_map() if reader is not None else {}
-    read = [op.name for op in _needed(flat, outputs) if op.op in _HANDLES]
+    read = [op.name for op in flat.needed(outputs) if op.op in _HANDLES]
     values: dict[str, tuple[str, Array]] = {}
     covered: set[str] = set()
     for name in read:
@@ -222,29 +111,19 @@ def _variables(
     return values, unread
 
 
-def _needed(flat: _Flat, outputs: Iterable[str]) -> list[_Op]:
-    waiting, seen = [flat.resolve(tensor) for tensor in outputs], {}
-    while waiting:
-        name = waiting.pop().rpartition(":")[0]
-        if name not in seen and name in flat.ops:
-            seen[name] = flat.ops[name]
-            waiting += [flat.resolve(tensor) for tensor in flat.ops[name].inputs]
-    return list(seen.values())
-
-
-def _shown(flat: _Flat, name: str) -> str:
+def _shown(flat: Flat, name: str) -> str:
     shared = flat.ops[name].proto.attr["shared_name"].s.decode("utf-8", "replace")
     return shared or name
 
 
-def _restored(flat: _Flat, meta: Any) -> dict[str, set[str]]:
+def _restored(flat: Flat, meta: Any) -> dict[str, set[str]]:
     """The checkpoint's keys that restoring assigns to each variable."""
     found: dict[str, set[str]] = {}
     restore = meta.saver_def.restore_op_name.partition(":")[0]
     call = flat.ops.get(restore)
-    if call is not None and call.op in _CALLS:
+    if call is not None and call.op in CALLS:
         flat.inline([f"{restore}:0"])
-        flat._expand(call)
+        flat.expand(call)
     for op in list(flat.ops.values()):
         if op.op not in _ASSIGNS or len(op.inputs) < 2:
             continue
@@ -261,7 +140,7 @@ def _restored(flat: _Flat, meta: Any) -> dict[str, set[str]]:
     return found
 
 
-def _twins(flat: _Flat) -> dict[str, set[str]]:
+def _twins(flat: Flat) -> dict[str, set[str]]:
     """Variables that are one: Keras 3's, and the copies of them that a checkpoint fills."""
     groups: dict[str, set[str]] = {}
     for op in flat.top:
@@ -292,7 +171,7 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _graph(
-    flat: _Flat,
+    flat: Flat,
     inputs: Mapping[str, Input],
     outputs: dict[str, str],
     values: Mapping[str, tuple[str, Array]],
@@ -302,7 +181,7 @@ def _graph(
     constants: dict[str, Array] = {}
     origins: dict[str, str] = {}
     given = {flat.resolve(entry.tensor) for entry in inputs.values()}
-    for op in _needed(flat, outputs.values()):
+    for op in flat.needed(outputs.values()):
         tensor = f"{op.name}:0"
         if tensor in given:
             continue
@@ -349,7 +228,7 @@ def flat_definition(path: Path, signature: str = "") -> Any:
     tf = tensorflow()
     meta = _meta_graph(path, {"serve"})
     chosen = _signature(meta, signature)
-    flat = _Flat(meta.graph_def)
+    flat = Flat(meta.graph_def)
     outputs = [flat.tensor(info.name) for info in chosen.outputs.values()]
     flat.inline(outputs)
     values, _ = _variables(path, meta, flat, outputs)
@@ -357,7 +236,7 @@ def flat_definition(path: Path, signature: str = "") -> Any:
     definition = tf.compat.v1.GraphDef(
         library=meta.graph_def.library, versions=meta.graph_def.versions
     )
-    for op in _needed(flat, outputs):
+    for op in flat.needed(outputs):
         inputs = list(map(flat.resolve, op.inputs))
         if op.op in _HANDLES:
             value = values[op.name][1]
