@@ -54,7 +54,7 @@ def arguments(small_net: Path, pictures: Path, folder: Path, *more: str) -> list
     told = [
         *("train", "warm-start", "--export", str(small_net), "--data", str(pictures)),
         *("--name", "colours", "--repository", str(folder / "models")),
-        *("--run", str(folder / "run")),
+        *("--run-dir", str(folder / "run")),
     ]
     for setting in (*settings, *more):
         told += ["--set", setting]

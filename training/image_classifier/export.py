@@ -27,10 +27,30 @@ _REAL_ROWS: Final = 64
 
 
 def write(
-    folder: Path, trained: Trained, data: DataSet, config: ImageClassifierConfig, place: Place
+    folder: Path,
+    trained: Trained,
+    data: DataSet,
+    config: ImageClassifierConfig,
+    *,
+    provenance: Mapping[str, str],
+    place: Place,
 ) -> Card:
-    """Fills a version's folder; raises as ``write_version``."""
-    told = {"task": TASK, "seed": config.seed, "config": config.model_dump(mode="json")}
+    """Fills a version's folder; raises as ``write_version``.
+
+    Args:
+        folder: an empty one.
+        trained: what the run came to.
+        data: what it was trained and tested on.
+        config: of the run.
+        provenance: where values of ``config`` are from.
+        place: of this process.
+    """
+    told = {
+        "task": TASK,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "provenance": provenance,
+    }
     return write_version(folder, trained.classifier, trained.metrics, data, told=told, place=place)
 
 
@@ -50,7 +70,7 @@ def write_version(
         classifier: uint8 [n, channels, size, size] to logits [n, classes].
         metrics: for the card.
         data: its test pictures prove that the file answers as the classifier.
-        told: the card's ``task``, ``seed`` and ``config``.
+        told: the card's ``task``, ``seed``, ``config``, and what else it may have.
         place: where it was trained.
 
     Raises:

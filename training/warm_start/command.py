@@ -89,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
         def make(version: Path) -> None:
             told: dict[str, Any] = {"task": TASK, "seed": config.seed, "config": plain}
+            told["provenance"] = config.provenance(options.config, options.set)
             told["export"] = Origin(name=path.name, sha256=plain["export_sha256"], counts={})
             classifier, metrics = trained.classifier, trained.metrics
             cards.append(

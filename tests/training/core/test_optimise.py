@@ -186,6 +186,7 @@ with place("cpu") as here:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_what_one_comes_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """A VizierService on 127.0.0.1, in either dialect: keeps studies, suggests at random.
 
+Where the open-source server is known to differ, the dialect ``oss`` does as it does.
+
 It checks what a real one checks: bounds, complete parameters, states, and that an operation is
 asked about until it is done.
 """
@@ -50,22 +52,37 @@ class Service:
         for spec in study.study_spec.parameters:
             if not spec.HasField("categorical_value_spec") and spec.scale_type == unspecified:
                 raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a number needs a scale")
+        for there in self.studies.values() if self.dialect == "oss" else ():
+            if there.display_name == study.display_name:
+                return there
         study.name = f"{request.parent}/studies/{next(self._ids)}"
         self.studies[study.name] = study
         self.trials[study.name] = {}
         return study
 
     def list_studies(self, request: Any) -> Any:
+        if self.dialect == "oss" and not self.studies:
+            raise Refused(grpc.StatusCode.UNKNOWN, "the owner does not exist")
         mine = [s for n, s in self.studies.items() if n.startswith(f"{request.parent}/")]
         return self._page(mine, request, "ListStudiesResponse", "studies")
 
     def create_trial(self, request: Any) -> Any:
-        return self._new_trial(request.parent, request.trial, "REQUESTED")
+        complete = request.trial.state in self._states("SUCCEEDED") and self.dialect == "oss"
+        state = "SUCCEEDED" if complete else "REQUESTED"
+        return self._new_trial(request.parent, request.trial, state)
 
     def suggest_trials(self, request: Any) -> Any:
         study = self._study(request.parent)
         response = self.messages.of("SuggestTrialsResponse")()
-        for _ in range(request.suggestion_count):
+        waiting = [
+            trial
+            for trial in self.trials[request.parent].values()
+            if self.dialect == "oss" and trial.state in self._states("REQUESTED")
+        ]
+        for trial in waiting[: request.suggestion_count]:
+            (trial.state,) = self._states("ACTIVE")
+            response.trials.append(trial)
+        for _ in range(request.suggestion_count - len(response.trials)):
             trial = self.messages.of("Trial")(client_id=request.client_id)
             for spec in study.study_spec.parameters:
                 self._draw(spec, trial.parameters.add(parameter_id=spec.parameter_id).value)
@@ -93,6 +110,8 @@ class Service:
             raise Refused(grpc.StatusCode.NOT_FOUND, "no such trial")
         if trial.state in self._states("SUCCEEDED", "INFEASIBLE"):
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "the trial is complete")
+        if self.dialect == "oss" and trial.state not in self._states("ACTIVE", "STOPPING"):
+            raise Refused(grpc.StatusCode.UNKNOWN, "only trials in state ACTIVE can be completed")
         if request.trial_infeasible:
             (trial.state,) = self._states("INFEASIBLE")
         else:

@@ -84,11 +84,12 @@ class VizierTuner:
         self._space = space
         self._timeout_s = suggestion_timeout_s
         wanted = self._study(name, algorithm)
-        found = self._find(parent, name)
+        # The open-source server's CreateStudy gives the study of that name, if there is one.
+        found = self._find(parent, name) if dialect == "vertex" else None
         if found is None:
             request = self._new("CreateStudyRequest", parent=parent, study=wanted)
             found = self._call("CreateStudy", request, "Study")
-        elif list(found.study_spec.parameters) != list(wanted.study_spec.parameters):
+        if list(found.study_spec.parameters) != list(wanted.study_spec.parameters):
             raise FailedPrecondition(
                 f"the study '{name}' searches other parameters: give this search another name"
             )
@@ -96,8 +97,15 @@ class VizierTuner:
         self._first = portfolio(space, sources, portfolio_size) if not self._trials() else []
 
     def add(self, trial: Finished) -> None:
-        """See ``Tuner``: CreateTrial, then CompleteTrial."""
-        self.complete(self._create(trial.values), trial.loss)
+        """See ``Tuner``.
+
+        Vertex AI's is created and completed; the open-source server completes no trial that it
+        did not hand out, and takes one that is complete.
+        """
+        if self._dialect == "vertex":
+            self.complete(self._create(trial.values), trial.loss)
+        else:
+            self._create(trial.values, trial.loss)
 
     def suggest(self) -> Suggestion:
         """See ``Tuner``.
@@ -107,7 +115,9 @@ class VizierTuner:
             CrossfadeError: the service refused.
         """
         if self._first:
-            return self._create(self._first.pop(0))
+            created = self._create(self._first.pop(0))
+            if self._dialect == "vertex":
+                return created  # the open-source server hands it out below
         request = self._new(
             "SuggestTrialsRequest", parent=self.study, suggestion_count=1, client_id=_CLIENT
         )
@@ -179,10 +189,7 @@ class VizierTuner:
             request.page_size = _PAGE
             return self._call("ListStudies", request, "ListStudiesResponse")
 
-        try:
-            return next((s for s in _pages(page, "studies") if s.display_name == name), None)
-        except NotFound:  # an owner of the open-source server that has no study yet
-            return None
+        return next((s for s in _pages(page, "studies") if s.display_name == name), None)
 
     def _trials(self) -> list[Any]:
         def page(token: str) -> Any:
@@ -192,7 +199,7 @@ class VizierTuner:
 
         return list(_pages(page, "trials"))
 
-    def _create(self, values: Mapping[str, Value]) -> Suggestion:
+    def _create(self, values: Mapping[str, Value], loss: float | None = None) -> Suggestion:
         complete = self._space.from_unit(self._space.to_unit(values))
         request = self._new("CreateTrialRequest", parent=self.study)
         for key, value in complete.items():
@@ -201,6 +208,9 @@ class VizierTuner:
                 parameter.value.string_value = value
             else:
                 parameter.value.number_value = value
+        if loss is not None:
+            request.trial.state = self._messages.value("Trial.State.SUCCEEDED")
+            request.trial.final_measurement.metrics.add(metric_id=_METRIC, value=loss)
         return self._suggestion(self._call("CreateTrial", request, "Trial"))
 
     def _suggestion(self, trial: Any) -> Suggestion:
