@@ -21,6 +21,7 @@ from crossfade.serving.cli import (
     serve,
     token,
     train,
+    weights,
 )
 
 _EPILOG = """\
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         env,
         token,
         doctor,
+        weights,
     ):
         command.add(commands)
     try:

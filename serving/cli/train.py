@@ -30,6 +30,10 @@ TASKS: Final[Mapping[str, Task]] = {
     "image-classifier": Task(
         "crossfade.training.image_classifier.command", "a classifier of pictures"
     ),
+    "warm-start": Task(
+        "crossfade.training.warm_start.command",
+        "a classifier of pictures that begins with an export's features",
+    ),
 }
 
 
