@@ -42,7 +42,7 @@ class Evaluation(Generic[V]):
                 bucket = ops.count_below(value, made.boundaries)
                 self._texts[made.name] = ops.where(known, bucket, ops.constant(""))
             else:
-                first, *others = [self._text(name) for name in made.columns]
+                first, *others = [self.text(name) for name in made.columns]
                 for other in others:
                     first = ops.concatenate(
                         ops.concatenate(first, ops.constant(SEPARATOR)), other
@@ -58,7 +58,8 @@ class Evaluation(Generic[V]):
         """Int64 [rows], of each transform into embedding rows."""
         return [self._ids(t) for t in self._spec.transforms if t.ids]
 
-    def _text(self, column: str) -> V:
+    def text(self, column: str) -> V:
+        """A text column, also a derived one."""
         return self._texts[column] if column in self._texts else self._ops.text(column)
 
     def _number(self, column: str) -> V:
@@ -66,7 +67,7 @@ class Evaluation(Generic[V]):
         return self._ops.where(self._ops.finite(value), value, self._ops.constant(math.nan))
 
     def _ids(self, transform: specs.Transform) -> V:
-        ops, text = self._ops, self._text(transform.column)
+        ops, text = self._ops, self.text(transform.column)
         one = ops.constant(1)
         if isinstance(transform, specs.Embedding):
             return ops.binary("add", ops.place(text, transform.categories), one)
@@ -87,13 +88,13 @@ class Evaluation(Generic[V]):
         if isinstance(transform, specs.OneHot):
             return self._one_hot(transform)
         if isinstance(transform, specs.Ordinal):
-            place = self._ops.place(self._text(transform.column), transform.categories)
+            place = self._ops.place(self.text(transform.column), transform.categories)
             known = ops.compare("greater", place, ops.constant(-1))
             number = ops.cast(place, "float64")
             return [self._rounded(ops.where(known, number, ops.constant(math.nan)))]
         if isinstance(transform, specs.TargetEncoding):
             table = np.array([transform.default, *transform.values], np.float64)
-            place = ops.place(self._text(transform.column), transform.categories)
+            place = ops.place(self.text(transform.column), transform.categories)
             row = ops.binary("add", place, ops.constant(1))
             columns = (np.ascontiguousarray(column) for column in table.T)
             return [self._rounded(ops.gather(ops.constant(c), row)) for c in columns]
@@ -127,7 +128,7 @@ class Evaluation(Generic[V]):
 
     def _one_hot(self, transform: specs.OneHot) -> Sequence[V]:
         ops = self._ops
-        place = ops.place(self._text(transform.column), transform.categories)
+        place = ops.place(self.text(transform.column), transform.categories)
         depth = len(transform.categories)
         if transform.unknown == "feature":
             unknown = ops.compare("equal", place, ops.constant(-1))
@@ -152,14 +153,14 @@ class Evaluation(Generic[V]):
     def _moments(self, column: str, unit: str) -> timestamps.Moments[V]:
         if self._kinds[column] == "number":
             return timestamps.of_numbers(self._ops, self._number(column), unit)
-        return timestamps.of_texts(self._ops, self._text(column))
+        return timestamps.of_texts(self._ops, self.text(column))
 
     def _known(self, column: str) -> V:
         if self._kinds[column] == "number":
             return self._ops.finite(self._number(column))
         if self._kinds[column] == "timestamp":
             return self._moments(column, "s").known
-        empty = self._ops.compare("equal", self._text(column), self._ops.constant(""))
+        empty = self._ops.compare("equal", self.text(column), self._ops.constant(""))
         return self._ops.negate(empty)
 
     def _as_float(self, truth: V) -> V:
@@ -182,11 +183,19 @@ def transform(spec: TransformSpec, table: Table) -> tuple[Array, Array]:
     Raises:
         WrongTable: a column is missing.
     """
-    numbers = {c.name: table.numbers(c.name) for c in spec.columns if c.kind == "number"}
-    texts = {c.name: table.texts(c.name) for c in spec.columns if c.kind != "number"}
-    run = Evaluation(spec, NumpyOperations(numbers, texts))
-    rows = len(table)
+    run, rows = _evaluation(spec, table), len(table)
     return _joined(run.dense(), rows, np.float32), _joined(run.ids(), rows, np.int64)
+
+
+def texts(spec: TransformSpec, table: Table, column: str) -> Array:
+    """A text column, also a derived one, object [rows]; raises as ``transform``."""
+    return _evaluation(spec, table).text(column)
+
+
+def _evaluation(spec: TransformSpec, table: Table) -> Evaluation[Array]:
+    numbers = {c.name: table.numbers(c.name) for c in spec.columns if c.kind == "number"}
+    words = {c.name: table.texts(c.name) for c in spec.columns if c.kind != "number"}
+    return Evaluation(spec, NumpyOperations(numbers, words))
 
 
 def _joined(values: Sequence[Array], rows: int, dtype: type) -> Array:

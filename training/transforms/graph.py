@@ -12,7 +12,7 @@ from crossfade.runtimes.core.errors import MissingExtra, escape
 from crossfade.training.transforms.errors import InvalidSpec
 from crossfade.training.transforms.evaluate import Evaluation
 from crossfade.training.transforms.operations import Binary, Comparison, Dtype
-from crossfade.training.transforms.spec import TransformSpec
+from crossfade.training.transforms.spec import Column, TransformSpec
 from crossfade.training.transforms.table import NUMBER
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ DENSE: Final = "dense"
 IDS: Final = "ids"
 ROWS: Final = "rows"
 # Tensors inside the graph; no column's name begins so.
-_INSIDE: Final = "\x1f"
+INSIDE: Final = "\x1f"
 
 _BINARY: Final[Mapping[Binary, str]] = {
     "add": "Add",
@@ -51,8 +51,8 @@ class GraphOperations:
     """
 
     def __init__(self, onnx: Any, numbers: Numbers = "float64") -> None:
-        self._onnx = onnx
-        self._numbers_as = numbers
+        self.onnx = onnx
+        self.numbers = numbers
         self._made: dict[tuple[Any, ...], str] = {}
         self._numbers: dict[str, str] = {}
         self.nodes: list[Any] = []
@@ -60,7 +60,7 @@ class GraphOperations:
 
     def number(self, column: str) -> str:
         """See ``Operations``; so for all that follow."""
-        if self._numbers_as == "float64":
+        if self.numbers == "float64":
             return column
         if column not in self._numbers:
             matches = self.full_match(column, NUMBER)
@@ -75,46 +75,46 @@ class GraphOperations:
         array = value if isinstance(value, np.ndarray) else np.array(value)
         key = ("constant", array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
-            name = f"{_INSIDE}constant_{len(self.initializers)}"
+            name = f"{INSIDE}constant_{len(self.initializers)}"
             if isinstance(value, str):
-                tensor = self._onnx.helper.make_tensor(
-                    name, self._onnx.TensorProto.STRING, (), [value.encode()]
+                tensor = self.onnx.helper.make_tensor(
+                    name, self.onnx.TensorProto.STRING, (), [value.encode()]
                 )
             else:
-                tensor = self._onnx.numpy_helper.from_array(array, name)
+                tensor = self.onnx.numpy_helper.from_array(array, name)
             self.initializers.append(tensor)
             self._made[key] = name
         return self._made[key]
 
     def binary(self, kind: Binary, left: str, right: str) -> str:
-        return self._node(_BINARY[kind], left, right)
+        return self.node(_BINARY[kind], left, right)
 
     def compare(self, kind: Comparison, left: str, right: str) -> str:
-        return self._node(_COMPARE[kind], left, right)
+        return self.node(_COMPARE[kind], left, right)
 
     def both(self, left: str, right: str) -> str:
-        return self._node("And", left, right)
+        return self.node("And", left, right)
 
     def negate(self, value: str) -> str:
-        return self._node("Not", value)
+        return self.node("Not", value)
 
     def where(self, condition: str, yes: str, no: str) -> str:
-        return self._node("Where", condition, yes, no)
+        return self.node("Where", condition, yes, no)
 
     def finite(self, value: str) -> str:
-        return self.negate(self._node("Or", self._node("IsNaN", value), self._node("IsInf", value)))
+        return self.negate(self.node("Or", self.node("IsNaN", value), self.node("IsInf", value)))
 
     def log(self, value: str) -> str:
-        return self._node("Log", value)
+        return self.node("Log", value)
 
     def floor(self, value: str) -> str:
-        return self._node("Floor", value)
+        return self.node("Floor", value)
 
     def cast(self, value: str, dtype: Dtype) -> str:
-        return self._node("Cast", value, to=getattr(self._onnx.TensorProto, _TYPES[dtype]))
+        return self.node("Cast", value, to=getattr(self.onnx.TensorProto, _TYPES[dtype]))
 
     def place(self, texts: str, categories: Sequence[str]) -> str:
-        return self._node(
+        return self.node(
             "LabelEncoder",
             texts,
             domain="ai.onnx.ml",
@@ -124,53 +124,78 @@ class GraphOperations:
         )
 
     def gather(self, table: str, places: str) -> str:
-        return self._node("Gather", table, places)
+        return self.node("Gather", table, places)
 
     def one_hot(self, places: str, depth: int) -> str:
-        column = self._node("Unsqueeze", places, self.constant(np.array([1], np.int64)))
-        same = self._node("Equal", column, self.constant(np.arange(depth, dtype=np.int64)))
+        column = self.node("Unsqueeze", places, self.constant(np.array([1], np.int64)))
+        same = self.node("Equal", column, self.constant(np.arange(depth, dtype=np.int64)))
         return self.cast(same, "float32")
 
     def count_below(self, value: str, boundaries: Sequence[float]) -> str:
-        column = self._node("Unsqueeze", value, self.constant(np.array([1], np.int64)))
-        above = self._node("Greater", column, self.constant(np.array(boundaries, np.float64)))
+        column = self.node("Unsqueeze", value, self.constant(np.array([1], np.int64)))
+        above = self.node("Greater", column, self.constant(np.array(boundaries, np.float64)))
         axis = self.constant(np.array([1], np.int64))
-        count = self._node("ReduceSum", self.cast(above, "int64"), axis, keepdims=0)
-        return self._node("Cast", count, to=self._onnx.TensorProto.STRING)
+        count = self.node("ReduceSum", self.cast(above, "int64"), axis, keepdims=0)
+        return self.node("Cast", count, to=self.onnx.TensorProto.STRING)
 
     def concatenate(self, left: str, right: str) -> str:
-        return self._node("StringConcat", left, right)
+        return self.node("StringConcat", left, right)
 
     def full_match(self, texts: str, pattern: str) -> str:
-        return self._node("RegexFullMatch", texts, pattern=pattern)
+        return self.node("RegexFullMatch", texts, pattern=pattern)
 
     def piece(self, texts: str, delimiter: str, place: int) -> str:
-        pieces = self._node("StringSplit", texts, outputs=2, delimiter=delimiter)
-        return self._node("Gather", pieces, self.constant(place), axis=1)
+        pieces = self.node("StringSplit", texts, outputs=2, delimiter=delimiter)
+        return self.node("Gather", pieces, self.constant(place), axis=1)
 
     def hash32(self, texts: str, seed: int) -> str:
-        hashed = self._node("MurmurHash3", texts, domain="com.microsoft", seed=seed, positive=1)
+        hashed = self.node("MurmurHash3", texts, domain="com.microsoft", seed=seed, positive=1)
         return self.cast(hashed, "int64")
 
     def columns(self, values: Sequence[str], name: str) -> None:
         """Joins [rows] and [rows, width] to the output ``name``."""
         joined = []
         for value in values:
-            flat = self._node("Unsqueeze", value, self.constant(np.array([1], np.int64)))
-            joined.append(self._node("Flatten", flat, axis=1))
-        self.nodes.append(self._onnx.helper.make_node("Concat", joined, [name], axis=1))
+            flat = self.node("Unsqueeze", value, self.constant(np.array([1], np.int64)))
+            joined.append(self.node("Flatten", flat, axis=1))
+        self.nodes.append(self.onnx.helper.make_node("Concat", joined, [name], axis=1))
 
-    def _node(
+    def node(
         self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
     ) -> str:
         """Adds a node unless the same is there; returns its first output."""
         key = (kind, inputs, repr(sorted(attributes.items())))
         if key not in self._made:
-            names = [f"{_INSIDE}{kind}_{len(self.nodes)}_{i}" for i in range(outputs)]
-            node = self._onnx.helper.make_node(kind, inputs, names, domain=domain, **attributes)
+            names = [f"{INSIDE}{kind}_{len(self.nodes)}_{i}" for i in range(outputs)]
+            node = self.onnx.helper.make_node(kind, inputs, names, domain=domain, **attributes)
             self.nodes.append(node)
             self._made[key] = names[0]
         return self._made[key]
+
+
+def features(spec: TransformSpec, ops: GraphOperations, dense: str, ids: str) -> list[Any]:
+    """Adds a specification's nodes; several may share the operations.
+
+    Args:
+        spec: what is computed.
+        ops: where the nodes go.
+        dense: what to call the features.
+        ids: what to call the embedding rows.
+
+    Returns:
+        Descriptions of those of the two that have columns.
+    """
+    run = Evaluation(spec, ops)
+    types = ops.onnx.TensorProto
+    outputs = []
+    for name, values, width, dtype in (
+        (dense, run.dense(), len(spec.dense_names), types.FLOAT),
+        (ids, run.ids(), len(spec.id_sizes), types.INT64),
+    ):
+        if values:
+            ops.columns(values, name)
+            outputs.append(ops.onnx.helper.make_tensor_value_info(name, dtype, [ROWS, width]))
+    return outputs
 
 
 def build(spec: TransformSpec, *, numbers: Numbers = "float64") -> Any:
@@ -190,38 +215,44 @@ def build(spec: TransformSpec, *, numbers: Numbers = "float64") -> Any:
         InvalidSpec: a column is called as a tensor of the graph.
         MissingExtra: the library onnx is not installed.
     """
-    for column in spec.columns:
-        if column.name in (DENSE, IDS) or column.name.startswith(_INSIDE):
-            raise InvalidSpec(f"a column cannot be called '{escape(column.name)}' in a graph")
+    ops = GraphOperations(library(), numbers)
+    outputs = features(spec, ops, DENSE, IDS)
+    return model(ops, spec.columns, outputs)
+
+
+def library() -> Any:
+    """The library onnx; raises MissingExtra without it."""
     try:
         import onnx
         import onnx.numpy_helper
     except ImportError:
         raise MissingExtra("training", "a graph of transforms") from None
-    helper, types = onnx.helper, onnx.TensorProto
-    ops = GraphOperations(onnx, numbers)
-    run = Evaluation(spec, ops)
-    outputs = []
-    for name, values, width, dtype in (
-        (DENSE, run.dense(), len(spec.dense_names), types.FLOAT),
-        (IDS, run.ids(), len(spec.id_sizes), types.INT64),
-    ):
-        if values:
-            ops.columns(values, name)
-            outputs.append(helper.make_tensor_value_info(name, dtype, [ROWS, width]))
+    return onnx
+
+
+def model(ops: GraphOperations, columns: Sequence[Column], outputs: Sequence[Any]) -> Any:
+    """A model of what has been added to the operations; raises as ``build``."""
+    helper, types = ops.onnx.helper, ops.onnx.TensorProto
+    taken = {output.name for output in outputs}
+    for column in columns:
+        if column.name in taken or column.name.startswith(INSIDE):
+            raise InvalidSpec(
+                f"a column cannot be called '{escape(column.name)}', as an output of the graph is:"
+                " rename it"
+            )
     inputs = [
         helper.make_tensor_value_info(
             column.name,
-            types.DOUBLE if column.kind == "number" and numbers == "float64" else types.STRING,
+            types.DOUBLE if column.kind == "number" and ops.numbers == "float64" else types.STRING,
             [ROWS],
         )
-        for column in spec.columns
+        for column in columns
     ]
     graph = helper.make_graph(ops.nodes, "transforms", inputs, outputs, ops.initializers)
     domains = {node.domain for node in ops.nodes}
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
     if "com.microsoft" in domains:
         opsets.append(helper.make_opsetid("com.microsoft", 1))
-    model = helper.make_model(graph, opset_imports=opsets, producer_name="crossfade")
-    model.ir_version = IR_VERSION
-    return model
+    made = helper.make_model(graph, opset_imports=opsets, producer_name="crossfade")
+    made.ir_version = IR_VERSION
+    return made
