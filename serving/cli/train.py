@@ -30,6 +30,12 @@ TASKS: Final[Mapping[str, Task]] = {
     "image-classifier": Task(
         "crossfade.training.image_classifier.command", "a classifier of pictures"
     ),
+    "baseline": Task(
+        "crossfade.training.baseline.command", "what AutoML would have made of the data"
+    ),
+    "gate": Task(
+        "crossfade.training.gate.command", "no training yet: are the data worth one?"
+    ),
 }
 
 

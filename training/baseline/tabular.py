@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -13,15 +12,19 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import yaml
 
 from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument, escape
+from crossfade.serving.repository import lineage
+from crossfade.serving.repository.lineage import Card, Origin, Parity, digest_of
 from crossfade.training.baseline import metrics, split
 from crossfade.training.baseline.jobs import ParityFailed, Progress, Report
 from crossfade.training.baseline.members import Member, predict
 from crossfade.training.baseline.metrics import Evaluation, Task
 from crossfade.training.baseline.search import Found, Problem, search
 from crossfade.training.baseline.tabular_graph import CLASSES, SCORES, VALUE, compose
+from crossfade.training.lineage import facts
 from crossfade.training.transforms import plan
 from crossfade.training.transforms.errors import WrongTable
 from crossfade.training.transforms.plan import PlannedColumn
@@ -40,7 +43,7 @@ _HOUR_S: Final = 3.6  # of a thousandth of a node hour
 INSTANCE: Final = "instance.yaml"
 PREDICTION: Final = "prediction_schema.yaml"
 MODEL: Final = "model.onnx"
-REPORT: Final = "baseline.json"
+TASK: Final = "tabular-baseline"
 SPEC: Final = "transforms.json"
 
 
@@ -48,6 +51,7 @@ SPEC: Final = "transforms.json"
 class Trained:
     """What a run knows of itself, beside its model."""
 
+    data: Origin
     task: Task
     target: str
     classes: Sequence[str]
@@ -55,7 +59,6 @@ class Trained:
     found: Found
     seed: int
     seconds: float
-    training_rows: int
 
 
 class LocalTabularModel:
@@ -102,7 +105,7 @@ class LocalTabularModel:
         columns = _used(trained)
         model = compose(trained.task, trained.found.members, trained.classes)
         content = model.SerializeToString()
-        worst = self._parity(content, columns)
+        proof = self._parity(content, columns)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         (target / MODEL).write_bytes(content)
@@ -111,14 +114,16 @@ class LocalTabularModel:
             INSTANCE: yaml.safe_dump(self._instance(columns), sort_keys=False, allow_unicode=True),
             PREDICTION: yaml.safe_dump(_prediction(trained), sort_keys=False, allow_unicode=True),
             SPEC: json.dumps(specs, indent=1),
-            REPORT: json.dumps(self._report(worst), indent=1),
         }
         for name, text in texts.items():
             (target / name).write_text(text, "utf-8")
-        return {
-            "task": trained.task,
-            "table": {"instance": INSTANCE, "prediction": PREDICTION},
-        }
+        (target / lineage.FILE).write_text(self._card(target, proof).text(), "utf-8")
+        return self.model_yaml()
+
+    def model_yaml(self) -> dict[str, Any]:
+        """What ``model.yaml`` has to say."""
+        table = {"instance": INSTANCE, "prediction": PREDICTION}
+        return {"task": self.trained.task, "table": table}
 
     def _instance(self, columns: Sequence[PlannedColumn]) -> dict[str, Any]:
         properties = {}
@@ -128,8 +133,8 @@ class LocalTabularModel:
             properties[column.name] = {"type": "string", "nullable": True, **example}
         return {"type": "object", "properties": properties}
 
-    def _parity(self, content: bytes, columns: Sequence[PlannedColumn]) -> float:
-        """The largest difference, in units of the largest value where that is above 1."""
+    def _parity(self, content: bytes, columns: Sequence[PlannedColumn]) -> Parity:
+        """The largest difference, in units of the value where that is above 1."""
         import onnxruntime
 
         rows = _adversarial(self._test, columns)
@@ -145,30 +150,41 @@ class LocalTabularModel:
                 f"the exported graph differs from the model by {worst:.2g}, and {TOLERANCE:g} is"
                 " allowed; nothing was written"
             )
-        return worst
+        return Parity(max_abs=worst, tolerance=TOLERANCE, inputs=len(rows))
 
-    def _report(self, parity: float) -> dict[str, Any]:
+    def _card(self, folder: Path, proof: Parity) -> Card:
         trained, found = self.trained, self.trained.found
-        packages = ("lightgbm", "numpy", "onnx", "onnxruntime", "optuna", "scikit-learn")
-        return {
-            "display_name": self._name,
-            "task": trained.task,
-            "target": trained.target,
-            "classes": list(trained.classes),
-            "evaluation": self.evaluate().to_dict(),
-            "cross_validation_loss": found.losses,
-            "members": {member.name: weight for weight, member in found.members},
-            "parameters": found.parameters,
-            "settings_tried": found.trials,
-            "columns": [dataclasses.asdict(c) | {"categories": len(c.categories)}
-                        for c in trained.columns],
-            "training_rows": trained.training_rows,
-            "seed": trained.seed,
-            "seconds": round(trained.seconds, 1),
-            "parity_max": parity,
-            "versions": {"python": platform.python_version()}
-            | {name: metadata.version(name) for name in packages},
-        }
+        measured = self.evaluate()
+        ends = ("value", "low", "high")
+        columns = {c.name: f"{c.kind}, by {c.source}" for c in trained.columns}
+        packages = {n: metadata.version(n) for n in ("lightgbm", "optuna")}
+        return Card(
+            task=TASK,
+            created=facts.now(),
+            seed=trained.seed,
+            data=trained.data,
+            config={
+                "target": trained.target,
+                "task": trained.task,
+                "classes": list(trained.classes),
+                "columns": columns,
+                "members": {member.name: weight for weight, member in found.members},
+                "trees": found.parameters,
+                "settings_tried": found.trials,
+                "seconds": round(trained.seconds, 1),
+            },
+            metrics={
+                f"test/{name}" + ("" if end == "value" else f"/{end}"): value
+                for name, interval in measured.metrics.items()
+                for end, value in zip(ends, dataclasses.astuple(interval), strict=True)
+                if np.isfinite(value)
+            }
+            | {f"cross_validation/{name}": value for name, value in found.losses.items()},
+            parity=proof,
+            environment=facts.environment(torch.device("cpu")) | packages,
+            revision=facts.revision(Path.cwd()),
+            files=facts.digests(folder),
+        )
 
 
 class LocalTabularTrainingJob:
@@ -271,7 +287,9 @@ class LocalTabularTrainingJob:
         )
         found = search(problem, budget_milli_node_hours * _HOUR_S, self._report)
         seconds = time.monotonic() - started
+        counts = {"training": len(learned), "test": int(held.sum())}
         trained = Trained(
+            Origin(name=table.name, sha256=_digest(table), counts=counts),
             self._task,
             target_column,
             classes,
@@ -279,7 +297,6 @@ class LocalTabularTrainingJob:
             found,
             self._seed,
             seconds,
-            len(learned),
         )
         name = model_display_name or self._name
         return LocalTabularModel(name, trained, features.rows(held), target[held])
@@ -329,6 +346,18 @@ def read_target(table: Table, column: str, task: Task) -> tuple[Array, list[str]
         )
     places = {word: place for place, word in enumerate(words)}
     return np.array([places[text] for text in texts.tolist()], np.int64), words
+
+
+def infer_task(table: Table, column: str) -> Task:
+    """Regression where the target is numbers, more than a few different ones."""
+    return "regression" if plan.infer_kind(table, column) == "number" else "classification"
+
+
+def _digest(table: Table) -> str:
+    """SHA-256 of all cells, column by column."""
+    return digest_of(
+        "\0".join([name, *table.texts(name).tolist()]) for name in sorted(table.columns)
+    )
 
 
 def _used(trained: Trained) -> list[PlannedColumn]:

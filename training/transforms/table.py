@@ -38,9 +38,11 @@ class Table:
     Attributes:
         columns: by name: float64 [rows], NaN where there is no value, or object [rows] of ``str``,
             empty where there is none.
+        name: for messages and reports.
     """
 
     columns: Mapping[str, Array]
+    name: str = "a table"
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self.columns.values()}
@@ -64,11 +66,12 @@ class Table:
 
     def rows(self, index: Array) -> Table:
         """Some of the rows, by indices or a mask."""
-        return Table({name: column[index] for name, column in self.columns.items()})
+        return Table({n: column[index] for n, column in self.columns.items()}, self.name)
 
     def without(self, *names: str) -> Table:
         """The table without some columns."""
-        return Table({n: column for n, column in self.columns.items() if n not in names})
+        kept = {n: column for n, column in self.columns.items() if n not in names}
+        return Table(kept, self.name)
 
     def _column(self, name: str) -> Array:
         column = self.columns.get(name)
@@ -176,7 +179,7 @@ def parse_csv(text: str, name: str, missing: frozenset[str] = MISSING) -> Table:
     for column, cells in zip(header, zip(*rows, strict=True), strict=True):
         stripped = (cell.strip() for cell in cells)
         columns[column] = _objects("" if cell in missing else cell for cell in stripped)
-    return Table(columns)
+    return Table(columns, name)
 
 
 def _check_header(header: Sequence[str], name: str) -> None:
