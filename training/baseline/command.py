@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,16 +103,14 @@ def run(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> LocalTabularModel:
     table = read_csv(options.data).without(*options.leave_out)
     task = options.task or infer_task(table, options.target)
-    columns = None
     aside = [options.target, *filter(None, [options.split_column])]
     features = table.without(*aside)
     if options.export is not None:
-        columns = _of_export(options.export, features)
         if options.column:
             raise InvalidArgument("give one of --column, --export: both say what columns are")
-    elif options.column:
-        said = _columns(options.column)
-        columns = plan.of_kinds({**dict.fromkeys(features.columns, "auto"), **said}, features)
+        columns: Sequence[PlannedColumn] | None = _of_export(options.export, features)
+    else:
+        columns = of_options(options.column, features)
     job = LocalTabularTrainingJob(
         options.name,
         task,
@@ -164,14 +162,23 @@ def _of_export(folder: Path, table: Table) -> list[PlannedColumn]:
     return plan.of_export(folder, declared, table)
 
 
-def _columns(said: list[str]) -> Mapping[str, str]:
-    found = {}
+def of_options(said: Sequence[str], features: Table) -> Sequence[PlannedColumn] | None:
+    """Columns of ``--column`` options, the others as their values are; ``None`` without any.
+
+    Raises:
+        InvalidArgument: an option is no NAME=KIND, or not of this table.
+    """
+    if not said:
+        return None
+    found: dict[str, str] = dict.fromkeys(features.columns, "auto")
     for each in said:
         name, equals, kind = each.rpartition("=")
         if not equals:
             raise InvalidArgument(f"--column is NAME=KIND, not '{escape(each)}'")
+        if name not in found:
+            raise InvalidArgument(f"--column: the table has no column '{escape(name)}'")
         found[name] = kind
-    return found
+    return plan.of_kinds(found, features)
 
 
 def _milli_node_hours(budget_s: float) -> int:
@@ -185,16 +192,17 @@ def _seconds(text: str) -> float:
     return float(match[1]) * _UNITS_S[match[2] or "s"]
 
 
-def bar(budget_s: float) -> Callable[[Progress], None]:
+def bar(budget_s: float | None = None) -> Callable[[Progress], None]:
     """Draws how far a job is: a bar on a terminal, elsewhere a line now and then."""
     last_s = [-_LINE_EVERY_S]
+    of = "" if budget_s is None else f" of {budget_s:g} s"
 
     def draw(progress: Progress) -> None:
         best = "" if progress.best is None else f", best {progress.best:.5g}"
         if sys.stderr.isatty():
             filled = "#" * round(_WIDTH * progress.done)
             end = "\n" if progress.done >= 1 else ""
-            text = f"[{filled:{_WIDTH}}] of {budget_s:g} s  {progress.doing}{best}"
+            text = f"[{filled:{_WIDTH}}]{of}  {progress.doing}{best}"
             sys.stderr.write(f"\r{text}\x1b[K{end}")
         elif progress.done >= 1 or time.monotonic() - last_s[0] >= _LINE_EVERY_S:
             last_s[0] = time.monotonic()
