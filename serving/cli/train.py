@@ -33,9 +33,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "baseline": Task(
         "crossfade.training.baseline.command", "what AutoML would have made of the data"
     ),
-    "gate": Task(
-        "crossfade.training.gate.command", "no training yet: are the data worth one?"
-    ),
+    "gate": Task("crossfade.training.gate.command", "no training yet: are the data worth one?"),
 }
 
 

@@ -50,9 +50,7 @@ def pack(columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int) -> T
     return packed
 
 
-def fill_up(
-    columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int
-) -> dict[str, Tensor]:
+def fill_up(columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
     """All columns as texts, for a model that has an input for each; see ``pack``.
 
     Returns:

@@ -181,14 +181,14 @@ def table_input(
     declared = _declared(table_schema.columns, folder, config.instance, "instance")
     texts = [spec for spec in inputs if spec.dtype == "BYTES" and len(spec.shape or ()) == 1]
     of_columns = {column.name for column in declared if not column.array}
-    if config.input is None and len(of_columns) == len(declared):
-        if of_columns <= {spec.name for spec in texts}:
-            return ColumnInputs(declared)
+    all_alone = len(of_columns) == len(declared) and of_columns <= {spec.name for spec in texts}
+    if config.input is None and all_alone:
+        return ColumnInputs(declared)
     named = texts if config.input is None else [s for s in texts if s.name == config.input]
     if len(named) != 1:
         raise LoadFailed(
-            "table.input: rows are packed into one input of strings, one a row, unless the model has"
-            f" one for each column; it has {[spec.name for spec in texts]} of that kind"
+            "table.input: rows are packed into one input of strings, one a row, unless the model"
+            f" has one for each column; it has {[spec.name for spec in texts]} of that kind"
         )
     others = {spec.name for spec in inputs if spec is not named[0]}
     taken = others & {column.name for column in declared}

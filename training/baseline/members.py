@@ -45,12 +45,13 @@ class Trees:
         self._boosters = boosters
 
     def raw(self, features: Array) -> Array:
-        """See ``Member``; so for all that follow."""
+        """See ``Member``."""
         wide = features.astype(np.float64)
         found = [b.predict(wide, raw_score=True, num_threads=1) for b in self._boosters]
         return np.asarray(np.mean(found, axis=0)).reshape(len(features), -1)
 
     def nodes(self, features: str, scores: str) -> list[Any]:
+        """See ``Member``."""
         return tree_graph.nodes([b.dump_model() for b in self._boosters], features, scores)
 
 
@@ -66,9 +67,11 @@ class Linear:
         self._bias = bias
 
     def raw(self, features: Array) -> Array:
+        """See ``Member``."""
         return np.asarray(features.astype(np.float64) @ self._weights + self._bias)
 
     def nodes(self, features: str, scores: str) -> list[Any]:
+        """See ``Member``."""
         from onnx import TensorProto, helper, numpy_helper
 
         def constant(value: Array, name: str) -> Any:

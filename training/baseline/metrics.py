@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -89,7 +90,5 @@ def classification(wanted: Array, scores: Array) -> Evaluation:
             return float(np.mean([score(held == c, scores[places, c]) for c in of]))
 
         for name, score in (("auRoc", roc_auc_score), ("auPrc", average_precision_score)):
-            metrics[name] = intervals.bootstrap(
-                lambda places, score=score: area(score, places), rows, resamples=100
-            )
+            metrics[name] = intervals.bootstrap(functools.partial(area, score), rows, resamples=100)
     return Evaluation("classification", rows, metrics)

@@ -11,12 +11,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.runtimes.core.errors import MissingExtra
+from crossfade.runtimes.extras import require
 from crossfade.training.baseline.jobs import Progress, Report
 from crossfade.training.baseline.members import Linear, Member, Trees, linked
 from crossfade.training.baseline.metrics import Task
 from crossfade.training.transforms import fitting
-from crossfade.training.transforms.evaluate import transform
 from crossfade.training.transforms.fitting import Options
 from crossfade.training.transforms.plan import PlannedColumn
 from crossfade.training.transforms.table import Table
@@ -72,7 +71,7 @@ class Problem:
         """The target for encodings: values, or one-hot without the first class."""
         if self.task == "regression":
             return self.target
-        return (self.target[:, None] == np.arange(1, self.classes)).astype(np.float64)
+        return np.asarray(self.target[:, None] == np.arange(1, self.classes), np.float64)
 
     def loss(self, predictions: Array) -> float:
         """The objective of predictions as ``linked`` gives them."""
@@ -84,7 +83,9 @@ class Problem:
 
         rows = len(self.target)
         if self.task == "regression":
-            return list(KFold(min(FOLDS, rows), shuffle=True, random_state=self.seed).split(self.target))
+            return list(
+                KFold(min(FOLDS, rows), shuffle=True, random_state=self.seed).split(self.target)
+            )
         count = max(2, min(FOLDS, int(np.bincount(self.target).min())))
         with warnings.catch_warnings():  # a class with one row
             warnings.simplefilter("ignore", UserWarning)
@@ -131,12 +132,8 @@ def search(problem: Problem, budget_s: float, report: Report) -> Found:
     Raises:
         MissingExtra: LightGBM, Optuna or scikit-learn is not installed.
     """
-    try:
-        import lightgbm as lightgbm
-        import optuna as optuna
-        import sklearn.linear_model
-    except ImportError:
-        raise MissingExtra("training", "a baseline") from None
+    for library in ("lightgbm", "optuna", "sklearn"):
+        require(library, "training", "a baseline")
     started = time.monotonic()
 
     def used() -> float:
@@ -235,7 +232,9 @@ def _trees(
         }
         losses: list[float] = []
         for step, (learned, held) in enumerate(folds):
-            booster = _boost(problem, features, learned, held, parameters, _SEARCH_RATE)
+            booster = _boost(
+                problem, features, learned, held, parameters=parameters, rate=_SEARCH_RATE
+            )
             found = linked(problem.task, _raw(booster, features[held]))
             losses.append(loss(problem.objective, problem.target[held], found))
             trial.report(float(np.mean(losses)), step)
@@ -256,7 +255,9 @@ def _trees(
         study.optimize(objective, n_trials=_MAX_TRIALS, callbacks=[told])
     boosters, found = [], np.zeros((len(features), max(1, problem.classes)))
     for learned, held in folds:
-        booster = _boost(problem, features, learned, held, study.best_params, _FINAL_RATE)
+        booster = _boost(
+            problem, features, learned, held, parameters=study.best_params, rate=_FINAL_RATE
+        )
         found[held] = linked(problem.task, _raw(booster, features[held]))
         boosters.append(booster)
         report(Progress(f"trees, fold {len(boosters)} of {len(folds)}", used(), study.best_value))
@@ -268,6 +269,7 @@ def _boost(
     features: Array,
     learned: Array,
     held: Array,
+    *,
     parameters: dict[str, Any],
     rate: float,
 ) -> Any:

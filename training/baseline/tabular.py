@@ -273,8 +273,7 @@ class LocalTabularTrainingJob:
         features = table.without(*drop)
         learned = features.rows(~held)
         columns = self._planned(learned)
-        if classes and len(np.unique(target[~held])) < 2:
-            raise FailedPrecondition("all rows to learn from have the same class")
+        _check_learnable(target[~held], classes)
         problem = Problem(
             self._task,
             self._objective,
@@ -351,6 +350,21 @@ def read_target(table: Table, column: str, task: Task) -> tuple[Array, list[str]
 def infer_task(table: Table, column: str) -> Task:
     """Regression where the target is numbers, more than a few different ones."""
     return "regression" if plan.infer_kind(table, column) == "number" else "classification"
+
+
+def _check_learnable(target: Array, classes: Sequence[str]) -> None:
+    if not classes:
+        if target.min() == target.max():
+            raise FailedPrecondition("all rows to learn from have the same target")
+        return
+    if len(classes) < 2:
+        raise FailedPrecondition(f"all rows have the same class, '{escape(classes[0])}'")
+    counts = np.bincount(target, minlength=len(classes))
+    if counts.min() < 2:
+        raise FailedPrecondition(
+            f"class '{escape(classes[int(counts.argmin())])}' has {counts.min()} rows to learn"
+            " from, and 2 are the least: add some, or remove the class"
+        )
 
 
 def _digest(table: Table) -> str:

@@ -17,9 +17,7 @@ CLASSES: Final = "classes"
 SCORES: Final = "scores"
 
 
-def compose(
-    task: Task, members: Sequence[tuple[float, Member]], classes: Sequence[str]
-) -> Any:
+def compose(task: Task, members: Sequence[tuple[float, Member]], classes: Sequence[str]) -> Any:
     """Makes one graph of the members' transforms, the members, and their weighted mean.
 
     Args:
@@ -56,7 +54,9 @@ def compose(
     else:
         words = f"{graph.INSIDE}words"
         ops.initializers.append(
-            helper.make_tensor(words, types.STRING, [1, len(classes)], [c.encode() for c in classes])
+            helper.make_tensor(
+                words, types.STRING, [1, len(classes)], [c.encode() for c in classes]
+            )
         )
         shape = f"{graph.INSIDE}shape"
         ops.nodes += [

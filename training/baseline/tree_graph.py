@@ -45,41 +45,30 @@ class _Nodes:
         while pending:
             node, number = pending.pop()
             if "leaf_value" in node:
-                self._node(tree, number, _LEAF, 0, 0.0, (0, 0), 0)
+                self._node((tree, number), _LEAF)
                 for name, value in (("treeids", tree), ("nodeids", number), ("ids", target)):
                     self.ints[f"target_{name}"].append(value)
                 self.weights.append(node["leaf_value"])
                 continue
             left, right, size = size, size + 1, size + 2
             threshold = float(node["threshold"])
+            missing = int(_missing_goes_left(node, threshold))
             self._node(
-                tree,
-                number,
-                _BRANCH,
-                node["split_feature"],
-                threshold,
-                (left, right),
-                int(_missing_goes_left(node, threshold)),
+                (tree, number), _BRANCH, (node["split_feature"], left, right, missing), threshold
             )
             pending += [(node["left_child"], left), (node["right_child"], right)]
 
     def _node(
         self,
-        tree: int,
-        number: int,
+        place: tuple[int, int],
         mode: str,
-        feature: int,
-        threshold: float,
-        children: tuple[int, int],
-        missing: int,
+        branch: tuple[int, int, int, int] = (0, 0, 0, 0),
+        threshold: float = 0.0,
     ) -> None:
-        for name, value in (
-            ("treeids", tree),
-            ("nodeids", number),
-            ("featureids", feature),
-            ("truenodeids", children[0]),
-            ("falsenodeids", children[1]),
-            ("missing_value_tracks_true", missing),
+        """Adds one at (tree, node); a branch is (feature, left, right, whether NaN goes left)."""
+        names = ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids")
+        for name, value in zip(
+            (*names, "missing_value_tracks_true"), (*place, *branch), strict=True
         ):
             self.ints[f"nodes_{name}"].append(value)
         self.modes.append(mode)
@@ -113,6 +102,7 @@ def nodes(dumps: list[Mapping[str, Any]], features: str, scores: str) -> list[An
     thresholds = np.array(made.thresholds, np.float64)
     weights = np.array(made.weights, np.float64) / len(dumps)
     wide = f"{scores} features"
+    attributes: dict[str, Any] = dict(made.ints)
     return [
         helper.make_node("Cast", [features], [wide], to=TensorProto.DOUBLE),
         helper.make_node(
@@ -126,6 +116,6 @@ def nodes(dumps: list[Mapping[str, Any]], features: str, scores: str) -> list[An
             nodes_modes=made.modes,
             nodes_values_as_tensor=numpy_helper.from_array(thresholds, "thresholds"),
             target_weights_as_tensor=numpy_helper.from_array(weights, "weights"),
-            **made.ints,
+            **attributes,
         ),
     ]

@@ -34,8 +34,8 @@ _FIX = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.description = (
-        "Study a table before anything is trained: wrong labels, leaks, copies, noise, and how far a"
-        " baseline gets. The exit code is 3 where the data have to be fixed."
+        "Study a table before anything is trained: wrong labels, leaks, copies, noise, and how far"
+        " a baseline gets. The exit code is 3 where the data have to be fixed."
     )
     parser.epilog = _EPILOG
     option = parser.add_argument

@@ -34,9 +34,7 @@ class Duplicates:
     rows: Array
 
 
-def duplicates(
-    table: Table, target: Array, test: Array | None, *, regression: bool
-) -> Duplicates:
+def duplicates(table: Table, target: Array, test: Array | None, *, regression: bool) -> Duplicates:
     """Compares all rows by their cells, but for those of columns that number or name the rows.
 
     Args:

@@ -106,7 +106,11 @@ def study_data(
         progress,
         (len(rows), len(texts)),
         findings,
-        {what: [int(r) + 1 for r in found[:_SHOWN_ROWS]] for what, found in review.items() if len(found)},
+        {
+            what: [int(r) + 1 for r in found[:_SHOWN_ROWS]]
+            for what, found in review.items()
+            if len(found)
+        },
         seed,
     )
 
@@ -251,12 +255,13 @@ def _labels(study: Study, predictions: Array, policy: Policy) -> tuple[Finding, 
         f" the model says where it is surest; {suspected}"
     )
     numbers["surest"] = surest.to_dict()
-    bad = surest.low > policy.max_label_noise and _has_skill(study, predictions)
-    return _finding("max_label_noise", bad, text, **numbers), noise.rows
+    # Without skill the model is sure of nothing, and its doubt says nothing of the labels.
+    bad = surest.low > policy.warn_label_noise and _has_skill(study, predictions)
+    level: Level = "blocks" if surest.low > policy.max_label_noise else "warns"
+    return _finding("max_label_noise", bad, text, level, **numbers), noise.rows
 
 
 def _has_skill(study: Study, predictions: Array) -> bool:
-    """Without any, the model is sure of nothing, and its doubt says nothing of the labels."""
     right = predictions.argmax(axis=1) == study.target
     guessed = study.target == np.bincount(study.target).argmax()
     return intervals.mean(right.astype(np.float64) - guessed).low > 0

@@ -95,4 +95,4 @@ def _decide(hits: Array, rounds: int) -> list[Decision]:
 
 def _at_least(hits: int, rounds: int) -> float:
     """The chance of so many hits or more, at 1/2 each."""
-    return sum(math.comb(rounds, k) for k in range(hits, rounds + 1)) / 2**rounds
+    return float(sum(math.comb(rounds, k) for k in range(hits, rounds + 1)) / 2.0**rounds)

@@ -37,6 +37,7 @@ class Policy(pydantic.BaseModel):
     warn_missing: Share
     warn_minority: Share
     warn_noise_features: Share
+    warn_label_noise: Share
     fix_data_below: Share
     deploy_from: Share
 

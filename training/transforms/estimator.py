@@ -41,17 +41,17 @@ class TableTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         self.options = options
         self.spec = spec
 
-    def fit(self, X: Any, y: Any = None) -> TableTransformer:  # noqa: N803 - sklearn's name
+    def fit(self, X: Any, y: Any = None) -> TableTransformer:
         """Fits the specification; ``y`` are numbers or class names, for target encodings."""
         self._fit(X, y, out_of_fold=False)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, **_: Any) -> Array:  # noqa: N803
+    def fit_transform(self, X: Any, y: Any = None, **_: Any) -> Array:
         """Fits, and gives the features with target encodings out of fold."""
         found = self._fit(X, y, out_of_fold=True)
         return self.transform(X) if found is None else found
 
-    def transform(self, X: Any) -> Array:  # noqa: N803
+    def transform(self, X: Any) -> Array:
         """Float64 [rows, features + ids]; float64 holds each id and each float32."""
         check_is_fitted(self, "spec_")
         return _joined(*transform(self.spec_, as_table(X)))
@@ -61,7 +61,7 @@ class TableTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         check_is_fitted(self, "spec_")
         return np.array([*self.spec_.dense_names, *self.spec_.id_columns], object)
 
-    def _fit(self, X: Any, y: Any, *, out_of_fold: bool) -> Array | None:  # noqa: N803
+    def _fit(self, X: Any, y: Any, *, out_of_fold: bool) -> Array | None:
         if self.spec is not None:
             self.spec_ = self.spec
             return None
@@ -87,8 +87,8 @@ def as_target(y: Array) -> Array:
     if y.dtype.kind in "fiu":
         return y.astype(np.float64)
     classes = np.unique(y.astype(str))
-    return (y.astype(str)[:, None] == classes[1:]).astype(np.float64)
+    return np.asarray(y.astype(str)[:, None] == classes[1:], np.float64)
 
 
 def _joined(dense: Array, ids: Array) -> Array:
-    return np.concatenate([dense.astype(np.float64), ids.astype(np.float64)], axis=1)
+    return np.asarray(np.concatenate([dense, ids], axis=1), np.float64)

@@ -44,9 +44,7 @@ class Evaluation(Generic[V]):
             else:
                 first, *others = [self.text(name) for name in made.columns]
                 for other in others:
-                    first = ops.concatenate(
-                        ops.concatenate(first, ops.constant(SEPARATOR)), other
-                    )
+                    first = ops.concatenate(ops.concatenate(first, ops.constant(SEPARATOR)), other)
                 self._texts[made.name] = first
             self._kinds[made.name] = "text"
 
@@ -98,12 +96,12 @@ class Evaluation(Generic[V]):
             row = ops.binary("add", place, ops.constant(1))
             columns = (np.ascontiguousarray(column) for column in table.T)
             return [self._rounded(ops.gather(ops.constant(c), row)) for c in columns]
-        assert isinstance(
-            transform, specs.Identity | specs.Standardize | specs.MinMax | specs.Log
-        )
+        assert isinstance(transform, specs.Identity | specs.Standardize | specs.MinMax | specs.Log)
         return [self._rounded(self._scaled(transform))]
 
-    def _scaled(self, transform: specs.Identity | specs.Standardize | specs.MinMax | specs.Log) -> V:
+    def _scaled(
+        self, transform: specs.Identity | specs.Standardize | specs.MinMax | specs.Log
+    ) -> V:
         ops = self._ops
         value = self._number(transform.column)
         if transform.missing is not None:

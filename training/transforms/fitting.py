@@ -79,7 +79,7 @@ def fit(
             made += found
     derived: list[dict[str, Any]] = []
     for pair in options.crosses:
-        made += _cross(table, used, pair, derived, target, options)
+        made += _cross(table, used, pair, derived=derived, target=target, options=options)
     if not made:
         raise InvalidSpec("no column has values that differ: there is nothing to learn from")
     return specs.make(
@@ -118,8 +118,13 @@ def fit_transform(
         if not held.any() or held.all():
             continue
         refitted = tuple(
-            _encode(t.column, t.categories, texts_of(spec, table, t.column)[~held], target[~held],
-                    options.smoothing)
+            _encode(
+                t.column,
+                t.categories,
+                texts_of(spec, table, t.column)[~held],
+                target[~held],
+                options.smoothing,
+            )
             if isinstance(t, TargetEncoding)
             else t
             for t in spec.transforms
@@ -208,6 +213,7 @@ def _cross(
     table: Table,
     used: dict[str, PlannedColumn],
     pair: tuple[str, str],
+    *,
     derived: list[dict[str, Any]],
     target: Array | None,
     options: Options,
@@ -226,7 +232,7 @@ def _cross(
         if all(each["name"] != bucket["name"] for each in derived):
             derived.append(bucket | {"boundaries": boundaries.tolist()})
         sides.append(str(bucket["name"]))
-    name = " × ".join(pair)
+    name = " x ".join(pair)
     derived.append({"derive": "cross", "name": name, "columns": sides})
     spec = specs.make(
         columns=[{"name": c.name, "kind": c.kind} for c in used.values()],
@@ -259,7 +265,7 @@ def _encode(
 
 
 def embedding_widths(spec: TransformSpec) -> list[int]:
-    """A width for the embedding of each id, in order: of the size of the fourth root of its rows."""
+    """A width for the embedding of each id, in order; it grows with the root of its rows."""
     found = []
     for each in spec.transforms:
         if each.ids:

@@ -59,7 +59,7 @@ class GraphOperations:
         self.initializers: list[Any] = []
 
     def number(self, column: str) -> str:
-        """See ``Operations``; so for all that follow."""
+        """See ``Operations``."""
         if self.numbers == "float64":
             return column
         if column not in self._numbers:
@@ -69,9 +69,11 @@ class GraphOperations:
         return self._numbers[column]
 
     def text(self, column: str) -> str:
+        """See ``Operations``."""
         return column
 
     def constant(self, value: float | int | str | bool | Array) -> str:
+        """See ``Operations``."""
         array = value if isinstance(value, np.ndarray) else np.array(value)
         key = ("constant", array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
@@ -87,33 +89,43 @@ class GraphOperations:
         return self._made[key]
 
     def binary(self, kind: Binary, left: str, right: str) -> str:
+        """See ``Operations``."""
         return self.node(_BINARY[kind], left, right)
 
     def compare(self, kind: Comparison, left: str, right: str) -> str:
+        """See ``Operations``."""
         return self.node(_COMPARE[kind], left, right)
 
     def both(self, left: str, right: str) -> str:
+        """See ``Operations``."""
         return self.node("And", left, right)
 
     def negate(self, value: str) -> str:
+        """See ``Operations``."""
         return self.node("Not", value)
 
     def where(self, condition: str, yes: str, no: str) -> str:
+        """See ``Operations``."""
         return self.node("Where", condition, yes, no)
 
     def finite(self, value: str) -> str:
+        """See ``Operations``."""
         return self.negate(self.node("Or", self.node("IsNaN", value), self.node("IsInf", value)))
 
     def log(self, value: str) -> str:
+        """See ``Operations``."""
         return self.node("Log", value)
 
     def floor(self, value: str) -> str:
+        """See ``Operations``."""
         return self.node("Floor", value)
 
     def cast(self, value: str, dtype: Dtype) -> str:
+        """See ``Operations``."""
         return self.node("Cast", value, to=getattr(self.onnx.TensorProto, _TYPES[dtype]))
 
     def place(self, texts: str, categories: Sequence[str]) -> str:
+        """See ``Operations``."""
         return self.node(
             "LabelEncoder",
             texts,
@@ -124,14 +136,17 @@ class GraphOperations:
         )
 
     def gather(self, table: str, places: str) -> str:
+        """See ``Operations``."""
         return self.node("Gather", table, places)
 
     def one_hot(self, places: str, depth: int) -> str:
+        """See ``Operations``."""
         column = self.node("Unsqueeze", places, self.constant(np.array([1], np.int64)))
         same = self.node("Equal", column, self.constant(np.arange(depth, dtype=np.int64)))
         return self.cast(same, "float32")
 
     def count_below(self, value: str, boundaries: Sequence[float]) -> str:
+        """See ``Operations``."""
         column = self.node("Unsqueeze", value, self.constant(np.array([1], np.int64)))
         above = self.node("Greater", column, self.constant(np.array(boundaries, np.float64)))
         axis = self.constant(np.array([1], np.int64))
@@ -139,16 +154,20 @@ class GraphOperations:
         return self.node("Cast", count, to=self.onnx.TensorProto.STRING)
 
     def concatenate(self, left: str, right: str) -> str:
+        """See ``Operations``."""
         return self.node("StringConcat", left, right)
 
     def full_match(self, texts: str, pattern: str) -> str:
+        """See ``Operations``."""
         return self.node("RegexFullMatch", texts, pattern=pattern)
 
     def piece(self, texts: str, delimiter: str, place: int) -> str:
+        """See ``Operations``."""
         pieces = self.node("StringSplit", texts, outputs=2, delimiter=delimiter)
         return self.node("Gather", pieces, self.constant(place), axis=1)
 
     def hash32(self, texts: str, seed: int) -> str:
+        """See ``Operations``."""
         hashed = self.node("MurmurHash3", texts, domain="com.microsoft", seed=seed, positive=1)
         return self.cast(hashed, "int64")
 

@@ -112,18 +112,21 @@ class NumpyOperations:
         self._texts = texts
 
     def number(self, column: str) -> Array:
-        """See ``Operations``; so for all that follow."""
+        """See ``Operations``."""
         return self._numbers[column]
 
     def text(self, column: str) -> Array:
+        """See ``Operations``."""
         return self._texts[column]
 
     def constant(self, value: float | int | str | bool | Array) -> Array:
+        """See ``Operations``."""
         if isinstance(value, np.ndarray):
             return value
         return np.array(value, np.object_ if isinstance(value, str) else None)
 
     def binary(self, kind: Binary, left: Array, right: Array) -> Array:
+        """See ``Operations``."""
         with np.errstate(all="ignore"):
             if kind != "div":
                 return np.asarray(_BINARY[kind](left, right))
@@ -132,60 +135,76 @@ class NumpyOperations:
             return np.asarray(np.trunc(left / right).astype(np.int64))
 
     def compare(self, kind: Comparison, left: Array, right: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(_COMPARE[kind](left, right), bool)
 
     def both(self, left: Array, right: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(left & right)
 
     def negate(self, value: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(~value)
 
     def where(self, condition: Array, yes: Array, no: Array) -> Array:
+        """See ``Operations``."""
         return np.where(condition, yes, no)
 
     def finite(self, value: Array) -> Array:
+        """See ``Operations``."""
         return np.isfinite(value)
 
     def log(self, value: Array) -> Array:
+        """See ``Operations``."""
         with np.errstate(all="ignore"):
             return np.asarray(np.log(value))
 
     def floor(self, value: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(np.floor(value))
 
     def cast(self, value: Array, dtype: Dtype) -> Array:
+        """See ``Operations``."""
         with np.errstate(all="ignore"):
             if value.dtype == object and dtype == "int64":
                 return np.array([int(text) for text in value.tolist()], np.int64)
-            return value.astype(dtype)
+            return np.asarray(value, dtype)
 
     def place(self, texts: Array, categories: Sequence[str]) -> Array:
+        """See ``Operations``."""
         places = {category: place for place, category in enumerate(categories)}
         return np.array([places.get(text, -1) for text in texts.tolist()], np.int64)
 
     def gather(self, table: Array, places: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(table[places])
 
     def one_hot(self, places: Array, depth: int) -> Array:
-        return (places[:, None] == np.arange(depth)).astype(np.float32)
+        """See ``Operations``."""
+        return np.asarray(places[:, None] == np.arange(depth), np.float32)
 
     def count_below(self, value: Array, boundaries: Sequence[float]) -> Array:
+        """See ``Operations``."""
         counts = np.searchsorted(np.array(boundaries), value, side="left")
         return np.array([str(count) for count in range(len(boundaries) + 1)], object)[counts]
 
     def concatenate(self, left: Array, right: Array) -> Array:
+        """See ``Operations``."""
         return np.asarray(left + right, object)
 
     def full_match(self, texts: Array, pattern: str) -> Array:
+        """See ``Operations``."""
         match = re.compile(pattern).fullmatch
         return np.array([match(text) is not None for text in texts.tolist()], bool)
 
     def piece(self, texts: Array, delimiter: str, place: int) -> Array:
+        """See ``Operations``."""
         made = np.empty(len(texts), object)
         made[:] = [text.split(delimiter)[place] for text in texts.tolist()]
         return made
 
     def hash32(self, texts: Array, seed: int) -> Array:
+        """See ``Operations``."""
         from sklearn.utils import murmurhash3_32
 
         hashes = [murmurhash3_32(t.encode(), seed, positive=True) for t in texts.tolist()]

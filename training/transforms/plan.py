@@ -97,7 +97,9 @@ def of_transformations(
             name = details.get("column_name", details.get("columnName"))
             extra = set(details) - {"column_name", "columnName"}
             if extra:
-                raise InvalidSpec(f"transformation '{kind}': '{escape(str(min(extra)))}' is unknown")
+                raise InvalidSpec(
+                    f"transformation '{kind}': '{escape(str(min(extra)))}' is unknown"
+                )
         if not isinstance(name, str):
             raise InvalidSpec(f"transformation '{kind}' names no column")
         if name in planned:
@@ -108,12 +110,12 @@ def of_transformations(
 
 def of_kinds(kinds: Mapping[str, str], table: Table) -> list[PlannedColumn]:
     """``{"Age": "numeric"}``: the same as ``of_transformations``, by column."""
-    return of_transformations([{kind: {"column_name": name}} for name, kind in kinds.items()], table)
+    return of_transformations(
+        [{kind: {"column_name": name}} for name, kind in kinds.items()], table
+    )
 
 
-def of_export(
-    folder: Path, columns: Mapping[str, str | None], table: Table
-) -> list[PlannedColumn]:
+def of_export(folder: Path, columns: Mapping[str, str | None], table: Table) -> list[PlannedColumn]:
     """Reads what an AutoML Tabular export says of its columns.
 
     A column with a vocabulary among the graph's assets is categorical, with those categories. An

@@ -7,6 +7,7 @@ or infinite has no value, and so has an empty text.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -110,10 +111,12 @@ class MissingFlag(_Transform):
 
     @property
     def reads(self) -> Sequence[Kind]:
+        """See ``_Transform``."""
         return ("number", "text", "timestamp")
 
     @property
     def dense(self) -> Sequence[str]:
+        """See ``_Transform``."""
         return (f"{self.column} missing",)
 
 
@@ -140,6 +143,7 @@ class OneHot(_Categories):
 
     @property
     def dense(self) -> Sequence[str]:
+        """See ``_Transform``."""
         names = [f"{self.column}={category}" for category in self.categories]
         return names if self.unknown == "zeros" else [*names, f"{self.column} unknown"]
 
@@ -151,6 +155,7 @@ class Ordinal(_Categories):
 
     @property
     def dense(self) -> Sequence[str]:
+        """See ``_Transform``."""
         return (self.column,)
 
 
@@ -175,6 +180,7 @@ class TargetEncoding(_Categories):
 
     @property
     def dense(self) -> Sequence[str]:
+        """See ``_Transform``."""
         width = len(self.default)
         base = f"{self.column} target"
         return [base] if width == 1 else [f"{base} {i}" for i in range(width)]
@@ -187,6 +193,7 @@ class Embedding(_Categories):
 
     @property
     def ids(self) -> int:
+        """See ``_Transform``."""
         return len(self.categories) + 1
 
 
@@ -199,6 +206,7 @@ class Hash(_Transform):
 
     @property
     def ids(self) -> int:
+        """See ``_Transform``."""
         return self.buckets + 1
 
 
@@ -224,10 +232,12 @@ class Timestamp(_Transform):
 
     @property
     def reads(self) -> Sequence[Kind]:
+        """See ``_Transform``."""
         return ("timestamp", "number")
 
     @property
     def dense(self) -> Sequence[str]:
+        """See ``_Transform``."""
         names = []
         for part in self.parts:
             name = f"{self.column} {part}"
@@ -266,7 +276,7 @@ class Bucket(_Value):
     @pydantic.field_validator("boundaries")
     @classmethod
     def _increasing(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(low >= high for low, high in zip(value, value[1:], strict=False)):
+        if any(low >= high for low, high in itertools.pairwise(value)):
             raise ValueError("'boundaries' have to increase")
         return value
 

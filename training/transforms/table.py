@@ -21,9 +21,8 @@ Array = npt.NDArray[Any]
 
 # What a text has to be to be a number: exponents up to 250, so that no reader overflows. The graph
 # uses the same expression; spaces around a number are not part of it.
-NUMBER: Final = (
-    r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|250))?"
-)
+_EXPONENT: Final = r"[eE][+-]?([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|250)"
+NUMBER: Final = rf"[+-]?([0-9]{{1,40}}(\.[0-9]{{0,40}})?|\.[0-9]{{1,40}})({_EXPONENT})?"
 _NUMBER: Final = re.compile(NUMBER)
 _MAX_BYTES: Final = 4 << 30
 _MAX_FIELD_CHARACTERS: Final = 1 << 24
@@ -91,7 +90,9 @@ class Table:
         made: dict[str, Array] = {}
         for name, column in columns.items():
             values = list(column)
-            if all(v is None or _is_number(v) for v in values) and any(v is not None for v in values):
+            if all(v is None or _is_number(v) for v in values) and any(
+                v is not None for v in values
+            ):
                 numbers = np.array([np.nan if v is None else float(v) for v in values], np.float64)
                 made[name] = np.where(np.isfinite(numbers), numbers, np.nan)
             else:

@@ -92,9 +92,7 @@ class Moments(Generic[V]):
             start = self._over(self._plus(self._times(month_from_march, 153), 2), 5)
             return self._plus(ops.binary("sub", of_year, start), 1)
         after = ops.compare("greater", month_from_march, ops.constant(9))
-        month = ops.where(
-            after, self._plus(month_from_march, -9), self._plus(month_from_march, 3)
-        )
+        month = ops.where(after, self._plus(month_from_march, -9), self._plus(month_from_march, 3))
         if name == "month":
             return month
         year = ops.binary("add", year_of_era, self._times(era, 400))
