@@ -21,7 +21,6 @@ from crossfade.training.intervals import mean, wilson
 # From small to large: the next is tried while there is time for it.
 _WIDTHS: Final[Sequence[tuple[int, ...]]] = ((16, 32, 64), (24, 48, 96), (32, 64, 128))
 _HOUR_S: Final = 3.6
-_SIZES: Final = (16, 32, 64, 128, 224)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -56,19 +56,30 @@ class Trees:
 
 
 class Linear:
-    """A linear model."""
+    """A linear model, which does not go beyond the features that it was fitted on."""
 
     name = "linear"
 
-    def __init__(self, spec: TransformSpec, weights: Array, bias: Array) -> None:
-        """Of float64 [features, outputs] and [outputs]."""
+    def __init__(
+        self, spec: TransformSpec, weights: Array, bias: Array, ends: tuple[Array, Array]
+    ) -> None:
+        """Makes one.
+
+        Args:
+            spec: makes the features.
+            weights: float64 [features, outputs].
+            bias: float64 [outputs].
+            ends: the least and the largest value of each feature, float64 [features].
+        """
         self.spec = spec
+        self._ends = ends
         self._weights = weights
         self._bias = bias
 
     def raw(self, features: Array) -> Array:
         """See ``Member``."""
-        return np.asarray(features.astype(np.float64) @ self._weights + self._bias)
+        inside = np.clip(features.astype(np.float64), *self._ends)
+        return np.asarray(inside @ self._weights + self._bias)
 
     def nodes(self, features: str, scores: str) -> list[Any]:
         """See ``Member``."""
@@ -78,12 +89,19 @@ class Linear:
             tensor = numpy_helper.from_array(value, name)
             return helper.make_node("Constant", [], [name], value=tensor)
 
-        wide, weights, bias, product, total = (f"{scores} {n}" for n in ("x", "w", "b", "wx", "y"))
+        names = ("x", "low", "high", "above", "inside", "w", "b", "wx", "y")
+        wide, low, high, above, inside, weights, bias, product, total = (
+            f"{scores} {name}" for name in names
+        )
         return [
             constant(self._weights, weights),
             constant(self._bias, bias),
+            constant(self._ends[0], low),
+            constant(self._ends[1], high),
             helper.make_node("Cast", [features], [wide], to=TensorProto.DOUBLE),
-            helper.make_node("MatMul", [wide, weights], [product]),
+            helper.make_node("Max", [wide, low], [above]),
+            helper.make_node("Min", [above, high], [inside]),
+            helper.make_node("MatMul", [inside, weights], [product]),
             helper.make_node("Add", [product, bias], [total]),
             helper.make_node("Cast", [total], [scores], to=TensorProto.FLOAT),
         ]

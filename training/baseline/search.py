@@ -174,7 +174,8 @@ def _linear(problem: Problem, folds: Sequence[tuple[Array, Array]]) -> tuple[Lin
     best, penalty = min(tried, key=lambda each: problem.loss(each[0]))
     # What is served makes its features of the table, without folds.
     weights, bias = _fit_linear(problem, features, problem.target, penalty)
-    return Linear(spec, weights, bias), best
+    ends = features.min(axis=0), features.max(axis=0)
+    return Linear(spec, weights, bias, ends), best
 
 
 def _fit_linear(

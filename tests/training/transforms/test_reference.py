@@ -50,9 +50,7 @@ def one(column: str, kind: str, **transformation: object) -> np.ndarray:
 def test_scales() -> None:
     values = TABLE.numbers("x")[:, None]
     wanted = StandardScaler().fit(values)
-    found = one(
-        "x", "number", transform="standardize", mean=wanted.mean_[0], std=wanted.scale_[0]
-    )
+    found = one("x", "number", transform="standardize", mean=wanted.mean_[0], std=wanted.scale_[0])
     np.testing.assert_allclose(found, wanted.transform(values), rtol=1e-6)
     ends = MinMaxScaler().fit(values)
     low, high = ends.data_min_[0], ends.data_max_[0]
@@ -142,9 +140,7 @@ def test_a_category_is_encoded_by_what_other_rows_say() -> None:
     (encoding, _) = spec.transforms
     assert isinstance(encoding, TargetEncoding)
     mean = alone.mean()
-    np.testing.assert_allclose(
-        encoding.values[0][0], (alone[0] + alone[1] + mean) / 3, rtol=1e-12
-    )
+    np.testing.assert_allclose(encoding.values[0][0], (alone[0] + alone[1] + mean) / 3, rtol=1e-12)
     in_fold = transform(spec, names)[0][:, 0]
     assert np.corrcoef(in_fold, target)[0, 1] > np.corrcoef(dense[:, 0], alone)[0, 1]
     # Its own value is not in a row's feature: 1000 in one of two rows is seen by the other only.
@@ -216,5 +212,7 @@ def test_logarithms_of_skewed_columns() -> None:
     assert found.transform == "log"
     values = transform(spec, TABLE)[0][:, 0]
     wanted = np.log1p(TABLE.numbers("skewed"))
-    np.testing.assert_allclose(values, (wanted - wanted.mean()) / wanted.std(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        values, (wanted - wanted.mean()) / wanted.std(), rtol=1e-5, atol=1e-6
+    )
     assert math.isclose(values.std(), 1.0, rel_tol=1e-4)
