@@ -160,7 +160,7 @@ CLEAN: Final[Mapping[str, Plant]] = {
     "regression": functools.partial(clean, classes=0),
 }
 # The least and the most that the shares may be.
-FOUND_AT_LEAST: Final = 0.9
+FOUND_AT_LEAST: Final = 0.8
 FALSE_AT_MOST: Final = 0.05
 
 

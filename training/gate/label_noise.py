@@ -3,14 +3,14 @@
 Two numbers. *Confident learning* (Northcutt, Jiang, Chuang 2021) counts rows that the model takes
 for another class at least as surely as it takes that class's own rows, and names them for review.
 It cannot tell a wrong label from classes that overlap. So the verdict takes another: the share of
-rows that disagree with the model *where it is surest*. Labels play no part in choosing these rows,
-so that it is a plain share with Wilson's interval; overlap is least there, and wrong labels as
-frequent as anywhere.
+rows that disagree with the model, carried on to *where it is surest*. Overlap fades there, and wrong
+labels are as frequent as anywhere. Labels play no part in the choice of these rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from crossfade.training.intervals import Interval, wilson
 Array = npt.NDArray[Any]
 _ROBUST: Final = 1.4826
 _GROSS: Final = 6.0
+_Z: Final = 1.96
 _FEWEST: Final = 20
 
 
@@ -29,7 +30,7 @@ class LabelNoise:
     """What was found.
 
     Attributes:
-        surest: the share of wrong labels among the rows that the model is surest of.
+        surest: the share of wrong labels where the model is surest.
         estimate: the share of all rows, by confident learning; of a regression, of gross errors.
         joint: of given (rows) and likely (columns) classes, shares that add up to 1.
         rows: the most suspicious first.
@@ -47,7 +48,7 @@ def classification(target: Array, probabilities: Array, surest: float) -> LabelN
     Args:
         target: class places [rows].
         probabilities: out of fold, [rows, classes].
-        surest: the share of rows that the model is surest of; of each predicted class.
+        surest: the share of rows that are looked at for that; of each predicted class.
     """
     rows, classes = probabilities.shape
     counts = np.bincount(target, minlength=classes)
@@ -73,16 +74,30 @@ def classification(target: Array, probabilities: Array, surest: float) -> LabelN
 
 
 def _surest(target: Array, probabilities: Array, share: float) -> Interval | None:
-    """Of each predicted class, so that an easy one does not hide the others."""
+    """The share of wrong labels, carried on to where the model would be quite sure.
+
+    Of each predicted class, so that an easy one does not hide the others, the surest rows are
+    ranked; a straight line through "label differs" over the rank says what is left at rank 0.
+    """
     predicted, top = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = chosen = 0
+    ranks: list[Array] = []
+    wrong: list[Array] = []
     for c in np.unique(predicted):
         members = np.flatnonzero(predicted == c)
         count = max(1, round(share * len(members)))
         best = members[np.argsort(-top[members], kind="stable")[:count]]
-        wrong += int((target[best] != c).sum())
-        chosen += count
-    return wilson(wrong, chosen) if chosen >= _FEWEST else None
+        ranks.append((np.arange(count) + 0.5) / count)
+        wrong.append(target[best] != c)
+    rank, differs = np.concatenate(ranks), np.concatenate(wrong).astype(np.float64)
+    if len(rank) < _FEWEST:
+        return None
+    design = np.stack([np.ones(len(rank)), rank], axis=1)
+    inverse = np.linalg.pinv(design.T @ design)
+    line = inverse @ design.T @ differs
+    spread = design * (differs - design @ line)[:, None]
+    deviation = math.sqrt((inverse @ spread.T @ spread @ inverse)[0, 0])
+    ends = (float(line[0]), float(line[0]) - _Z * deviation, float(line[0]) + _Z * deviation)
+    return Interval(*(min(1.0, max(0.0, end)) for end in ends))
 
 
 def regression(target: Array, predictions: Array) -> LabelNoise:
