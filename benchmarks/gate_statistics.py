@@ -2,9 +2,10 @@
 
     python -m crossfade.benchmarks.gate_statistics
 
-Tables of 1,200 rows are drawn (3,600 for a tenth of wrong labels): three columns that matter, two that do not, a category, missing values; classes
-from nearly separate to overlapping. Faults are planted one at a time. The last line of the output
-is the result as JSON; exit status 1 means that a bar was missed.
+Tables of 1,200 rows are drawn (3,600 for a tenth of wrong labels): three columns that matter, two
+that do not, a category, missing values; classes from nearly separate to overlapping. Faults are
+planted one at a time. The last line of the output is the result as JSON; exit status 1 means that
+a bar was missed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Two numbers. *Confident learning* (Northcutt, Jiang, Chuang 2021) counts rows that the model takes
 for another class at least as surely as it takes that class's own rows, and names them for review.
 It cannot tell a wrong label from classes that overlap. So the verdict takes another: the share of
-rows that disagree with the model, carried on to *where it is surest*. Overlap fades there, and wrong
-labels are as frequent as anywhere. Labels play no part in the choice of these rows.
+rows that disagree with the model, carried on to *where it is surest*. Overlap fades there, and
+wrong labels are as frequent as anywhere. Labels play no part in the choice of these rows.
 """
 
 from __future__ import annotations

@@ -62,9 +62,8 @@ def infer(table: Table, *, target: str | None = None) -> list[PlannedColumn]:
 
 def infer_kind(table: Table, name: str) -> Kind:
     """The kind of a column, see ``infer``."""
-    column = table.columns[name]
     values = set(table.texts(name).tolist()) - {""}
-    if column.dtype == object:
+    if table.columns[name].dtype == object:
         if values and all(re.fullmatch(ISO_8601, value) for value in values):
             return "timestamp"
         if not values or not all(re.fullmatch(NUMBER, value) for value in values):

@@ -40,7 +40,8 @@ def test_clean_data_pass(clean: Report) -> None:
 @pytest.mark.parametrize("case", gate_statistics.CASES)
 def test_what_was_planted_is_found(case: str) -> None:
     plant, check = gate_statistics.CASES[case]
-    report = gate_statistics.study(plant(np.random.default_rng(11)), 0)
+    # The benchmark's first draw; how many of its draws are found is what it measures.
+    report = gate_statistics.study(plant(np.random.default_rng([0, 0])), 0)
     assert check in gate_statistics.blocking(report)
     assert report.verdict == "fix data"
     assert check in report.because
