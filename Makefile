@@ -13,7 +13,8 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu test-large check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-baseline bench-gate bench-deps \
+    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-baseline bench-gate \
+    bench-tuning bench-deps \
     soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
@@ -91,6 +92,9 @@ bench-baseline: $(TEST)/.ready  ## what the baseline reaches on housing, Titanic
 
 bench-gate: $(TEST)/.ready  ## how often the data-quality gate finds planted faults, and alarms for nothing
 	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.gate_statistics $(BENCH)
+
+bench-tuning: $(TEST)/.ready  ## measure what earlier searches are worth to a new one
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.tuning $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

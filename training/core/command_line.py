@@ -23,7 +23,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     option("--config", type=Path, metavar="FILE", help="YAML; the defaults without one")
     option("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config")
     option(
-        "--run",
+        "--run-dir",
         dest="folder",
         type=Path,
         metavar="DIR",

@@ -44,7 +44,7 @@ def begin(folder: Path, told: Mapping[str, Any]) -> None:
     if (folder / _RESULT).exists():
         made = json.loads((folder / _RESULT).read_text("utf-8"))
         raise FailedPrecondition(
-            f"the run '{folder.name}' is complete: it made {made['made']}; name another --run"
+            f"the run '{folder.name}' is complete: it made {made['made']}; name another --run-dir"
         )
     wanted = json.loads(json.dumps(told))
     path = folder / _TOLD
@@ -56,7 +56,7 @@ def begin(folder: Path, told: Mapping[str, Any]) -> None:
     if differing:
         raise FailedPrecondition(
             f"the run '{folder.name}' was begun with another {', '.join(differing)}: go on with"
-            " the same, or name another --run"
+            " the same, or name another --run-dir"
         )
 
 
