@@ -62,7 +62,10 @@ class LocalImageModel:
         """See ``TrainedModel``: ONNX, labels and a card."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        export.write(target, self.trained, self.data, self.config, self.place)
+        tuned = {"network.widths": "tuned"} if len(self.tried) > 1 else {}
+        export.write(
+            target, self.trained, self.data, self.config, provenance=tuned, place=self.place
+        )
         return self.model_yaml()
 
     def model_yaml(self) -> dict[str, Any]:
