@@ -34,6 +34,10 @@ TASKS: Final[Mapping[str, Task]] = {
         "crossfade.training.warm_start.command",
         "a classifier of pictures that begins with an export's features",
     ),
+    "baseline": Task(
+        "crossfade.training.baseline.command", "what AutoML would have made of the data"
+    ),
+    "gate": Task("crossfade.training.gate.command", "no training yet: are the data worth one?"),
 }
 
 

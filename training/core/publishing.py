@@ -14,7 +14,7 @@ from crossfade.serving.exports.writing import staged
 
 
 def publish(
-    make: Callable[[Path], None], repository: Path, name: str, config: Mapping[str, Any]
+    make: Callable[[Path], object], repository: Path, name: str, config: Mapping[str, Any]
 ) -> Path:
     """Makes a version and moves it to its place; returns its folder.
 
