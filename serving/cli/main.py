@@ -19,6 +19,7 @@ from crossfade.serving.cli import (
     models,
     serve,
     token,
+    train,
 )
 
 _EPILOG = """\
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, inspect, importing, convert, infer, models, env, token, doctor):
+    for command in (serve, inspect, importing, convert, train, infer, models, env, token, doctor):
         command.add(commands)
     options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
