@@ -100,7 +100,10 @@ def allocate(gains: Tensor, budget: Tensor) -> Tensor:
     patches, increments = gains.shape[-2:]
     costs = torch.tensor(_COSTS, dtype=torch.int64, device=gains.device).repeat(patches)
     flat = gains.flatten(-2)
-    order = flat.sort(dim=-1, descending=True, stable=True).indices
+    if torch.compiler.is_exporting():  # ONNX's TopK is stable; it has no other sort
+        order = flat.topk(patches * increments, dim=-1).indices
+    else:
+        order = flat.sort(dim=-1, descending=True, stable=True).indices
     ordered = costs[order]
     before = ordered.cumsum(dim=-1) - ordered
     left = budget.unsqueeze(-1) - LEAST * patches - before

@@ -7,7 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, PATCHES, PLACES
+from crossfade.training.arr_coc.geometry import (
+    GRID_HEIGHT,
+    GRID_WIDTH,
+    OFFSET_SCALE,
+    PATCHES,
+    PLACES,
+)
 from crossfade.training.arr_coc.queries import Language
 from crossfade.training.arr_coc.train_heads import Frozen
 
@@ -74,7 +80,7 @@ def _patch_centres() -> tuple[np.ndarray, np.ndarray]:
 
 def _box_centres(frozen: Frozen) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the detector puts the centres of the boxes, ``[n, kinds, N]`` each."""
-    offsets = frozen.seen.offsets.flatten(2).numpy() / 4.0
+    offsets = frozen.seen.offsets.flatten(2).numpy() / OFFSET_SCALE
     offsets = offsets.reshape(len(offsets), -1, 2, PATCHES)
     best = frozen.seen.class_logits.flatten(2).numpy().argmax(axis=1)  # [n, N]
     likeliest = np.take_along_axis(offsets, best[:, None, None], axis=1)

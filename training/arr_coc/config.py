@@ -1,27 +1,37 @@
-"""What a training run is told; the files in ``configs/`` each make one."""
+"""What a training run is told; each file in ``configs/`` is one, and says what to expect."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from typing import Annotated
+
+import pydantic
+
+from crossfade.training.core.config import Config
+from crossfade.training.core.optimise import Count, Optimisation
+from crossfade.training.core.schedules import Schedule
+
+_ONE_CYCLE = Schedule(kind="one_cycle", rise=0.15)
 
 
-@dataclasses.dataclass(frozen=True)
-class BackboneConfig:
-    """How the detector is trained; ``averaging`` is what the running mean keeps of itself a step."""
+class BackboneConfig(Config):
+    """How the detector is trained.
 
-    epochs: int = 50
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    clip_norm: float = 5.0
-    averaging: float = 0.98
-    validate_every: int = 5
-    mixed_precision: bool = True
+    Attributes:
+        averaging: of itself that the running mean of the weights keeps each step.
+        validate_every: epochs; a checkpoint is written then, too.
+    """
+
+    epochs: Count = 32
+    batch_size: Count = 16
+    averaging: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.98
+    validate_every: Count = 4
+    optimisation: Optimisation = Optimisation(
+        learning_rate=3e-3, weight_decay=0.02, clip_norm=5.0, precision="bf16", schedule=_ONE_CYCLE
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadsConfig:
+class HeadsConfig(Config):
     """How the query-aware heads are built and trained.
 
     Attributes:
@@ -29,34 +39,36 @@ class HeadsConfig:
         information, salience, tension: parts of the relevance besides the coupling.
         detector_outputs: the coupling sees the detector's answers besides its features.
         facets: what a query is split into; a patch must fit every one of them.
+        width: of a word, a facet and a key.
     """
 
-    epochs: int = 16
-    views: int = 8
-    batch_size: int = 32
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    clip_norm: float = 5.0
-    width: int = 48
-    facets: int = 3
+    epochs: Count = 12
+    views: Count = 6
+    batch_size: Count = 32
+    width: Count = 48
+    facets: Count = 3
     information: bool = False
     salience: bool = False
     tension: bool = False
     detector_outputs: bool = True
+    optimisation: Optimisation = Optimisation(
+        learning_rate=3e-3, weight_decay=0.02, clip_norm=5.0, schedule=_ONE_CYCLE
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class ArrCocConfig:
+class ArrCocConfig(Config):
     """A whole run.
 
     Attributes:
+        seed: of weights, views and order.
         words: ways to say a class, by label; the label itself where there are none.
         any_words: ways to say "whatever class".
         held_out: (label, place) that no training query asks for; "any" is a label here.
     """
 
-    words: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    any_words: tuple[str, ...] = ("anything", "any object", "everything")
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    words: Mapping[str, tuple[str, ...]] = pydantic.Field(default_factory=dict)
+    any_words: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = ("anything", "everything")
     held_out: tuple[tuple[str, str], ...] = ()
     backbone: BackboneConfig = BackboneConfig()
     heads: HeadsConfig = HeadsConfig()

@@ -18,6 +18,8 @@ INPUT_WIDTH: Final = GRID_WIDTH * CELL
 COVERED: Final = 0.25  # of a patch: from here on it is relevant
 _FINE: Final = 40  # squares in a row of a patch, to measure the area of a union of boxes
 
+OFFSET_SCALE: Final = 4.0  # what the detector says of a centre is in quarters of the picture
+
 PLACES: Final = ("all", "left", "right", "top", "bottom")
 
 

@@ -36,11 +36,6 @@ def relevance_loss(logits: Tensor, relevant: Tensor) -> Tensor:
     return 2 * focal + 0.1 * covered.sum() / n_asked + 0.05 * (margin * asked).sum() / n_asked
 
 
-def information_loss(predicted: Tensor, measured: Tensor) -> Tensor:
-    """Squared error of the logs of what each level loses; both ``[B, N, levels]``."""
-    return (predicted - measured).square().mean()
-
-
 def tension_spread(tensions: Tensions) -> Tensor:
     """Low where each tension takes all values over a batch, so that none collapses.
 

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from crossfade.training.arr_coc.backbone import FEATURES, Detection
 from crossfade.training.arr_coc.balancer import TensionBalancer, Tensions
 from crossfade.training.arr_coc.config import HeadsConfig
+from crossfade.training.arr_coc.geometry import OFFSET_SCALE
 from crossfade.training.arr_coc.scorers import (
     InformationScorer,
     QueryCouplingScorer,
     QueryEncoder,
     SalienceScorer,
+    positions,
 )
 
 
@@ -45,7 +47,7 @@ class QueryHeads(nn.Module):
     def __init__(self, n_classes: int, words: int, fallback: Tensor, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
-        channels = FEATURES + (3 * n_classes + 1 if config.detector_outputs else 0)
+        channels = FEATURES + (3 * n_classes + 5 if config.detector_outputs else 0)
         self.encoder = QueryEncoder(words, fallback, config.facets, config.width)
         self.information = InformationScorer()
         self.salience = SalienceScorer(FEATURES)
@@ -64,10 +66,8 @@ class QueryHeads(nn.Module):
             tokens: INT64 ``[B, Q, L]``.
         """
         query = self.encoder(tokens)  # [B, Q, facets, width]
-        parts = [seen.features]
-        if self.config.detector_outputs:
-            parts += [seen.class_logits / 4.0, seen.objectness / 4.0, seen.offsets]
-        coupling = self.coupling(torch.cat(parts, dim=1), query)
+        features = _told(seen) if self.config.detector_outputs else seen.features
+        coupling = self.coupling(features, query)
         information, log_losses = self.information(seen.features, statistics)
         salience = self.salience(seen.features, statistics)
         logits, tensions = coupling, None
@@ -82,3 +82,17 @@ class QueryHeads(nn.Module):
             )
         logits = logits * self.scale + self.shift
         return Scores(logits, log_losses, information, salience, tensions)
+
+
+def _told(seen: Detection) -> Tensor:
+    """Adds the detector's answers to its features.
+
+    Where the box that covers a patch has its centre is also said of the likeliest class alone, as
+    a place and as the side of the middle: "where" can then be read without knowing "what".
+    """
+    grid = positions(seen.features)[:, :2].flip(1)  # x, y from -1 to 1
+    offsets = seen.offsets.unflatten(1, (-1, 2)) * (2 / OFFSET_SCALE)
+    shares = (2.0 * seen.class_logits).softmax(dim=1).unsqueeze(2)
+    centre = (offsets * shares).sum(dim=1) + grid
+    logits = torch.cat([seen.class_logits, seen.objectness], dim=1) / 4.0
+    return torch.cat([seen.features, logits, seen.offsets, centre, torch.tanh(8 * centre)], dim=1)

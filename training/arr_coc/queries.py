@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import string
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,7 +16,8 @@ from crossfade.training.arr_coc.geometry import PLACES
 ANY: Final = "any"
 PAD: Final = 0  # of the vocabulary: no word, or one that is not known
 MAX_WORDS: Final = 8
-PUNCTUATION: Final = ("", ",", ".", "?", "!", ";", ":")
+_MARKS: Final = ("", ",", ".", "?", "!", ";", ":")
+_LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PLACE_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "all": ("", "everywhere", "in the picture"),
     **{
@@ -88,24 +90,30 @@ class Language:
     def vocabulary(self) -> tuple[str, ...]:
         """Every known word in lower case; a word's number is its place plus one."""
         texts = (*itertools.chain(*self.class_words), *itertools.chain(*_PLACE_WORDS.values()))
-        return tuple(dict.fromkeys(word for text in texts for word in text.lower().split()))
+        return tuple(dict.fromkeys(word for text in texts for word in _split(text)))
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each word, with and without a punctuation mark after it."""
+        words = tuple(enumerate(self.vocabulary, 1))
+        return {word + mark: number for mark in _MARKS for number, word in words}
 
     def phrases(self, query: Query) -> tuple[str, ...]:
         """Returns every way to say a query; the plainest is the first."""
-        pairs = itertools.product(
-            self.class_words[query.kind], _PLACE_WORDS[PLACES[query.place]]
-        )
+        places = _PLACE_WORDS[PLACES[query.place]]
+        pairs = itertools.product(self.class_words[query.kind], places)
         return tuple(f"{kind} {place}".strip() for kind, place in pairs)
 
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
         """Returns INT64 ``[len(texts), MAX_WORDS]``; what is not known is ``PAD``."""
-        number = {
-            word + mark: index
-            for index, word in enumerate(self.vocabulary, 1)
-            for mark in PUNCTUATION
-        }
+        numbers = self.numbers
         out = np.full((len(texts), MAX_WORDS), PAD, dtype=np.int64)
         for row, text in enumerate(texts):
-            found = [number.get(word, PAD) for word in text.lower().split()][:MAX_WORDS]
+            found = [numbers.get(word, PAD) for word in _split(text)][:MAX_WORDS]
             out[row, : len(found)] = found
         return out
+
+
+def _split(text: str) -> list[str]:
+    """Splits at spaces, in lower case of ASCII: what ONNX Runtime's operators do."""
+    return [word for word in text.translate(_LOWER).split(" ") if word]

@@ -11,7 +11,7 @@ from crossfade.training.arr_coc.queries import PAD
 
 
 class QueryEncoder(nn.Module):
-    """Token numbers ``[..., L]`` to facets ``[..., facets, width]``: one for "what", one for "where".
+    """Token numbers ``[..., L]`` to facets ``[..., facets, width]``.
 
     Each facet looks for its own words: a pair of words that was never trained together finds
     the same facets as each did alone. Unknown words are not seen; where none is left, the query
@@ -91,7 +91,7 @@ class SalienceScorer(nn.Module):
 class QueryCouplingScorer(nn.Module):
     """Whether a patch is what the query means, as a logit ``[B, Q, N]``.
 
-    A patch must fit every facet: the probabilities of the facets are multiplied.
+    A patch must fit every facet of the query: the probabilities of the facets are multiplied.
     """
 
     def __init__(self, channels: int, facets: int, width: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,12 +15,18 @@ from crossfade.training.arr_coc.backbone import Detection, DetectorBackbone
 from crossfade.training.arr_coc.config import HeadsConfig
 from crossfade.training.arr_coc.distortion import originals, squared_errors
 from crossfade.training.arr_coc.geometry import PATCHES, relevant
-from crossfade.training.arr_coc.losses import information_loss, relevance_loss, tension_spread
+from crossfade.training.arr_coc.losses import relevance_loss, tension_spread
 from crossfade.training.arr_coc.metrics import average_precision
 from crossfade.training.arr_coc.model import QueryHeads
 from crossfade.training.arr_coc.patch_statistics import PatchStatistics
 from crossfade.training.arr_coc.pictures import Pictures, to_tensor
 from crossfade.training.arr_coc.queries import Language
+from crossfade.training.arr_coc.stage import Progress, Stage
+from crossfade.training.core import seeds
+from crossfade.training.core.optimise import Updates
+from crossfade.training.core.order import EpochBatches
+
+_SPREAD: Final = 0.02  # weight of what keeps the tensions from collapsing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,15 +64,16 @@ def look(backbone: DetectorBackbone, pictures: Pictures) -> Frozen:
 
 @torch.inference_mode()
 def look_at_views(
-    backbone: DetectorBackbone, pictures: Pictures, views: int, rng: np.random.Generator
+    backbone: DetectorBackbone, pictures: Pictures, views: int, seed: int
 ) -> Frozen:
     """Runs the frozen parts over ``views`` of each picture; FP16 features, to save memory."""
     statistics = PatchStatistics()
     details, numbers, truths = [], [], []
-    for _ in range(views):
+    for number in range(views):
         for rows in np.array_split(np.arange(len(pictures.pixels)), len(pictures.pixels) // 16 + 1):
             pixels = []
             for row in rows:
+                rng = np.random.default_rng(seeds.derived(seed, "heads view", number, int(row)))
                 seen, boxes, kept = view(pictures.pixels[row], pictures.boxes[row], rng)
                 kinds = pictures.classes[row][kept]
                 truth = relevant(boxes[kept], kinds, pictures.n_classes)
@@ -86,68 +93,68 @@ def train(
     language: Language,
     config: HeadsConfig,
     seed: int,
-    report: Callable[[dict[str, float]], None],
+    stage: Stage,
 ) -> QueryHeads:
-    """Trains; returns the heads that were best on trained queries of ``validation``.
+    """Trains, or goes on from the stage's last checkpoint.
+
+    Returns:
+        The heads that were best on the trained queries of ``validation``, calibrated on it.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        NotFinite: the loss is no longer a number.
     """
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    views = look_at_views(backbone, training, config.views, rng)
+    views = look_at_views(backbone, training, config.views, seed)
     held = look(backbone, validation)
+    torch.manual_seed(seeds.derived(seed, "heads"))
     heads = make_heads(language, config)
     fit_information(heads, training)
+    best = copy.deepcopy(heads)
     queries = language.trained
-    kinds = np.array([query.kind for query in queries])
-    places = np.array([query.place for query in queries])
+    kinds, places = np.array([(query.kind, query.place) for query in queries]).T
     phrases = [language.tokens(language.phrases(query)) for query in queries]
-    trained = [p for n, p in heads.named_parameters() if not n.startswith("information.loss")]
-    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-    n_batches = len(views.relevant) // config.batch_size
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.epochs * n_batches, pct_start=0.1
-    )
-    best, best_score = copy.deepcopy(heads), -1.0
-    for epoch in range(1, config.epochs + 1):
+    batches = EpochBatches(len(views.relevant), config.batch_size, seed)
+    steps = config.epochs * len(batches)
+    updates = Updates(heads, config.optimisation, steps, torch.device("cpu"))
+    progress = Progress()
+    parts = {"heads": heads, "best": best, "updates": updates}
+    stage.resume(progress, parts)
+
+    def loss(rows: list[int], rng: np.random.Generator) -> Tensor:
+        said = [[p[rng.integers(len(p))] for p in phrases] for _ in rows]
+        truth = torch.from_numpy(views.relevant[rows][:, kinds, places]).float()
+        scores = heads(*views.rows(torch.tensor(rows)), torch.from_numpy(np.array(said)))
+        found = relevance_loss(scores.logits, truth)
+        if scores.tensions is not None:
+            found = found + _SPREAD * tension_spread(scores.tensions)
+        return found
+
+    for epoch in range(progress.epoch + 1, config.epochs + 1):
         heads.train()
+        batches.epoch = epoch
+        rng = np.random.default_rng(seeds.derived(seed, "phrases", epoch))
         total = 0.0
-        order = rng.permutation(len(views.relevant))
-        for rows in np.array_split(order, n_batches):
-            seen, statistics = views.rows(torch.from_numpy(rows))
-            said = np.stack([[p[rng.integers(len(p))] for p in phrases] for _ in rows])
-            truth = torch.from_numpy(views.relevant[rows][:, kinds, places]).float()
-            scores = heads(seen, statistics, torch.from_numpy(said))
-            loss = relevance_loss(scores.logits, truth)
-            if scores.tensions is not None:
-                loss = loss + 0.02 * tension_spread(scores.tensions)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the heads' loss is {loss.item()} in epoch {epoch}")
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
+        for number, rows in enumerate(batches, 1):
+            total += updates.take(lambda rows=rows: loss(rows, rng))  # type: ignore[misc]
+            stage.say(updates.step, steps, f"loss {total / number:.4f}")
         logits = relevance_logits(heads, held, language)
-        found = {
+        precisions = {
             query: average_precision(logits[:, n], held.relevant[:, query.kind, query.place])
             for n, query in enumerate(language.queries)
         }
-        score = float(np.mean([found[query] for query in queries]))
-        unseen = float(np.mean([found[query] for query in language.held_out] or [0.0]))
-        report(
-            {
-                **{"epoch": epoch, "loss": total / n_batches},
-                **{"validation_map": score, "validation_map_held_out": unseen},
-            }
-        )
-        if score > best_score:
-            best, best_score = copy.deepcopy(heads), score
+        progress.epoch = epoch
+        if (score := _mean([precisions[q] for q in queries])) > progress.best:
+            best.load_state_dict(heads.state_dict())
+            progress.best = score
+        values = {"loss": total / len(batches), "validation/map": score}
+        values["validation/map_held_out"] = _mean([precisions[q] for q in language.held_out])
+        stage.record(updates.step, values, progress, parts)
     best.eval()
     calibrate(best, held, language)
     return best
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def make_heads(language: Language, config: HeadsConfig) -> QueryHeads:
