@@ -26,7 +26,11 @@ class Task:
     extra: str = "training"
 
 
-TASKS: Final[Mapping[str, Task]] = {}
+TASKS: Final[Mapping[str, Task]] = {
+    "image-classifier": Task(
+        "crossfade.training.image_classifier.command", "a classifier of pictures"
+    ),
+}
 
 
 def add(commands: Any) -> None:

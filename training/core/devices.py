@@ -44,6 +44,12 @@ class Place:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=ids)
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives all processes the first one's buffers, such as BatchNorm's statistics."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, 0)
+
     def total(self, *values: float) -> list[float]:
         """Sums of each value over all processes (of correct answers, say)."""
         if self.world == 1:
@@ -51,6 +57,14 @@ class Place:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(tensor)
         return [float(v) for v in tensor]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Each process's value, by rank; only for values of this run's own processes."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        distributed.all_gather_object(found, value)
+        return found
 
     def wait(self) -> None:
         """Returns once all processes are here."""
@@ -88,11 +102,3 @@ def place(device: str = "auto") -> Iterator[Place]:
     finally:
         if not joined:
             distributed.destroy_process_group()
-
-
-def bare(module: nn.Module) -> nn.Module:
-    """The module that ``Place.wrap`` was given."""
-    inner: Any = module
-    if isinstance(module, nn.parallel.DistributedDataParallel):
-        inner = module.module
-    return inner  # type: ignore[no-any-return]  # torch's attribute

@@ -62,7 +62,7 @@ class Updates:
 
     Attributes:
         step: updates so far.
-        learning_rate: factor of the next update; each group's base rate times it is its rate.
+        factor: of the next update; each group's base rate times it is its rate.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class Updates:
         self._gathered = 0
 
     @property
-    def learning_rate(self) -> float:
-        """The base rate's factor for the next update."""
+    def factor(self) -> float:
+        """What the base rates are multiplied by at the next update."""
         return self._config.schedule.factor(self.step, self._total) * self._plateau.factor
 
     @property
@@ -178,7 +178,7 @@ class Updates:
         self._scaler.load_state_dict(state["scaler"])
 
     def _update(self) -> None:
-        factor = self.learning_rate
+        factor = self.factor
         for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         self._scaler.unscale_(self._optimizer)

@@ -47,8 +47,6 @@ class RunLog:
             MissingExtra: what writes such logs is not installed.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / _METRICS
-        self._file = _taken_back(self._path, step).open("a", encoding="utf-8")
         self._events: Any = None
         if tensorboard:
             library = require("tensorboardX", "training", "logging for TensorBoard")
@@ -56,6 +54,7 @@ class RunLog:
                 str(folder / "tensorboard"), purge_step=step or None
             )
         self._mlflow = _MlflowRun(folder, mlflow, experiment) if mlflow else None
+        self._file = _taken_back(folder / _METRICS, step).open("a", encoding="utf-8")
         self._said_s = -math.inf
 
     def config(self, values: Mapping[str, Any]) -> None:

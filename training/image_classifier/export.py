@@ -1,0 +1,74 @@
+"""What a trained classifier becomes in a repository: ONNX, labels, ``model.yaml``, a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from crossfade.serving.repository.lineage import FILE, Card
+from crossfade.training.core import onnx_file, seeds
+from crossfade.training.core.devices import Place
+from crossfade.training.image_classifier.config import ImageClassifierConfig
+from crossfade.training.image_classifier.data import INPUT, DataSet, preprocess
+from crossfade.training.image_classifier.network import Served
+from crossfade.training.image_classifier.trainer import Trained
+from crossfade.training.lineage import facts
+
+TASK: Final = "image-classifier"
+OUTPUT: Final = "scores"
+_MODEL: Final = "model.onnx"
+_LABELS: Final = "labels.txt"
+_REAL_ROWS: Final = 64
+
+
+def write(
+    folder: Path, trained: Trained, data: DataSet, config: ImageClassifierConfig, place: Place
+) -> Card:
+    """Fills a version's folder.
+
+    Raises:
+        FailedPrecondition: the model cannot be written, or the file answers otherwise.
+    """
+    served = Served(trained.classifier).cpu().eval()
+    test = data.splits["test"].pixels
+    onnx_file.write(served, {INPUT: test[:1].repeat(2, 1, 1, 1)}, [OUTPUT], folder / _MODEL)
+    (folder / _LABELS).write_text("".join(f"{label}\n" for label in data.labels), "utf-8")
+    run = onnx_file.runner(folder / _MODEL, OUTPUT)
+
+    @torch.no_grad()
+    def ours(batch: Any) -> Any:
+        return served(torch.from_numpy(batch)).numpy()
+
+    noise = torch.randint(
+        256, (7, *test.shape[1:]), generator=seeds.generator(config.seed, "parity")
+    )
+    batches = [
+        test[:_REAL_ROWS],
+        test[:1],
+        noise.byte(),
+        torch.stack([noise[0] * 0, noise[0] * 0 + 255]),
+    ]
+    proof = facts.parity(ours, lambda b: run({INPUT: b}), [np.asarray(b.byte()) for b in batches])
+    card = Card(
+        task=TASK,
+        created=facts.now(),
+        seed=config.seed,
+        data=data.origin,
+        config=config.model_dump(mode="json"),
+        metrics=trained.metrics,
+        parity=proof,
+        environment=facts.environment(place.device, place.world),
+        revision=facts.revision(Path.cwd()),
+        files=facts.digests(folder),
+    )
+    (folder / FILE).write_text(card.text(), "utf-8")
+    return card
+
+
+def model_yaml(config: ImageClassifierConfig) -> dict[str, Any]:
+    """What ``model.yaml`` must say so that clients send picture files and get labels."""
+    pre = preprocess(config.data).model_dump(mode="json", exclude_defaults=True)
+    return {"task": "classification", "preprocess": pre, "postprocess": {}}
