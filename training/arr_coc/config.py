@@ -37,20 +37,18 @@ class HeadsConfig(Config):
     Attributes:
         views: of each training picture, whose frozen features are computed once and kept.
         information, salience, tension: parts of the relevance besides the coupling.
-        detector_outputs: the coupling sees the detector's answers besides its features.
-        facets: what a query is split into; a patch must fit every one of them.
-        width: of a word, a facet and a key.
+        centres: the coupling sees where the detector puts the centres of boxes.
+        width: of a word's predicate.
     """
 
-    epochs: Count = 12
+    epochs: Count = 10
     views: Count = 6
     batch_size: Count = 32
     width: Count = 48
-    facets: Count = 3
     information: bool = False
     salience: bool = False
     tension: bool = False
-    detector_outputs: bool = True
+    centres: bool = True
     optimisation: Optimisation = Optimisation(
         learning_rate=3e-3, weight_decay=0.02, clip_norm=5.0, schedule=_ONE_CYCLE
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.runtimes.extras import require
+from crossfade.serving.repository.lineage import Parity
 from crossfade.training.arr_coc.allocator import TokenAllocator
 from crossfade.training.arr_coc.backbone import DetectorBackbone
 from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, INPUT_HEIGHT, INPUT_WIDTH
@@ -22,7 +21,10 @@ from crossfade.training.arr_coc.patch_statistics import PatchStatistics
 from crossfade.training.arr_coc.queries import MAX_WORDS, PAD, Language
 from crossfade.training.arr_coc.run import Trained
 from crossfade.training.arr_coc.text_graph import IR_VERSION, OPSET, text_graph
+from crossfade.training.core import onnx_file
+from crossfade.training.lineage import facts
 
+OUTPUTS: Final = ("patch_tokens", "relevance", "fallback")
 _TOLERANCE: Final = 1e-3  # of a probability, between PyTorch and ONNX Runtime
 
 
@@ -85,25 +87,27 @@ def served(trained: Trained, thresholds: Mapping[str, float]) -> Served:
     return Served(trained.backbone, trained.heads, values, kinds).eval()
 
 
-def export(trained: Trained, thresholds: Mapping[str, float], file: Path) -> None:
+def write(trained: Trained, thresholds: Mapping[str, float], file: Path) -> Parity:
     """Writes the ONNX file, and proves that it answers as PyTorch does.
 
     Raises:
         MissingExtra: ``[training]`` is not installed.
-        FailedPrecondition: the file answers otherwise.
+        FailedPrecondition: PyTorch cannot write it, or the file answers otherwise.
     """
-    onnx = require("onnx", "training", "exporting ARR-COC")
-    require("onnxscript", "training", "exporting ARR-COC")
+    onnx = require("onnx", "training", "writing ONNX files")
     module = served(trained, thresholds)
-    language = trained.language
-    joined = _join(onnx, text_graph(language), _numeric(module))
-    for key, value in {"labels": ",".join(language.labels), "patch": "40x40 of 640x480"}.items():
-        joined.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(joined)
-    beside = file.with_suffix(".new")
-    onnx.save(joined, str(beside))
-    _prove(module, language, beside)
-    beside.replace(file)
+    image, _, budget = examples(trained.language)
+    tokens = torch.zeros(*budget.shape, MAX_WORDS, dtype=torch.int64)
+    example = {
+        "image": torch.from_numpy(image),
+        "tokens": tokens,
+        "token_budget": torch.from_numpy(budget),
+    }
+    n, q = torch.export.Dim("N"), torch.export.Dim("Q")
+    free = {"image": {0: n}, "tokens": {0: n, 1: q}, "token_budget": {0: n, 1: q}}
+    onnx_file.write(module, example, OUTPUTS, file, opset=OPSET, dynamic=free)
+    onnx.save(_join(onnx, text_graph(trained.language), onnx.load(str(file))), str(file))
+    return _prove(module, trained.language, file)
 
 
 def examples(language: Language) -> tuple[np.ndarray, list[list[str]], np.ndarray]:
@@ -117,52 +121,33 @@ def examples(language: Language) -> tuple[np.ndarray, list[list[str]], np.ndarra
     )
 
 
-def _numeric(module: Served) -> Any:
-    image = torch.zeros(2, 3, INPUT_HEIGHT, INPUT_WIDTH)
-    tokens = torch.zeros(2, 3, MAX_WORDS, dtype=torch.int64)
-    budget = torch.zeros(2, 3, dtype=torch.int32)
-    n, q = torch.export.Dim("N"), torch.export.Dim("Q")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            (image, tokens, budget),
-            input_names=["image", "tokens", "token_budget"],
-            output_names=["patch_tokens", "relevance", "fallback"],
-            dynamic_shapes=({0: n}, {0: n, 1: q}, {0: n, 1: q}),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
 def _join(onnx: Any, text: Any, numeric: Any) -> Any:
     numeric.ir_version = IR_VERSION
     present = {entry.domain for entry in numeric.opset_import}
     numeric.opset_import.extend(e for e in text.opset_import if e.domain not in present)
     text = onnx.compose.add_prefix(text, "text/", rename_inputs=False, rename_outputs=False)
-    return onnx.compose.merge_models(text, numeric, io_map=[("tokens", "tokens")])
+    joined = onnx.compose.merge_models(text, numeric, io_map=[("tokens", "tokens")])
+    onnx.checker.check_model(joined)
+    return joined
 
 
-def _prove(module: Served, language: Language, file: Path) -> None:
-    ort = require("onnxruntime", "training", "exporting ARR-COC")
+def _prove(module: Served, language: Language, file: Path) -> Parity:
+    """Compares relevances by ``facts.parity``; budgets must be met exactly."""
     image, texts, budget = examples(language)
+    ort = require("onnxruntime", "training", "checking ONNX files")
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feed = {"image": image, "query": np.array(texts, dtype=object), "token_budget": budget}
-    names = ["patch_tokens", "relevance", "fallback"]
-    answers = session.run(names, feed)
+    feed = {"query": np.array(texts, dtype=object), "token_budget": budget}
     tokens = torch.from_numpy(np.stack([language.tokens(row) for row in texts]))
-    with torch.inference_mode():
-        wanted = module(torch.from_numpy(image), tokens, torch.from_numpy(budget))
-    off = float(np.abs(answers[1] - wanted[1].numpy()).max())
-    same = float((answers[0] == wanted[0].numpy()).mean())
-    sums = answers[0].sum(axis=(2, 3))
-    if off > _TOLERANCE or same < 0.98 or (sums != budget)[budget > 0].any():
-        raise FailedPrecondition(
-            f"the ONNX file answers otherwise: relevance off by {off:.2g}, {1 - same:.1%} of the"
-            " tokens differ"
-        )
+
+    @torch.inference_mode()
+    def ours(batch: Any) -> Any:
+        return module(torch.from_numpy(batch), tokens, torch.from_numpy(budget))[1].numpy()
+
+    def theirs(batch: Any) -> Any:
+        given, relevance = session.run(OUTPUTS[:2], {"image": batch, **feed})
+        sums = given.sum(axis=(2, 3))
+        if (sums != budget)[budget > 0].any():
+            raise FailedPrecondition("the ONNX file does not spend its budgets exactly")
+        return relevance
+
+    return facts.parity(ours, theirs, [image], _TOLERANCE)

@@ -35,13 +35,14 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run made, and what it was made of."""
+    """What a run made, and what it was made of; ``data_sha256`` is ``digest`` of the data."""
 
     data: DetectionSet
     language: Language
     config: ArrCocConfig
     backbone: DetectorBackbone
     heads: QueryHeads
+    data_sha256: str
     seconds: dict[str, float]
 
 
@@ -63,7 +64,8 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
     torch.set_num_threads(1)  # two were four to six times as slow as one on a busy machine
     training = Pictures.load(data.of("training"), data.labels)
     validation = Pictures.load(data.of("validation"), data.labels)
-    seconds = _begin(folder, {"config": config.model_dump(mode="json"), "data": digest(data)})
+    sha256 = digest(data)
+    seconds = _begin(folder, {"config": config.model_dump(mode="json"), "data": sha256})
 
     def made(name: str, empty: _Module, train_it: Callable[[Stage], _Module]) -> _Module:
         file = folder / name
@@ -96,7 +98,7 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
             backbone, training, validation, language, config.heads, config.seed, stage
         ),
     )
-    return Trained(data, language, config, backbone, heads, seconds)
+    return Trained(data, language, config, backbone, heads, sha256, seconds)
 
 
 def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, float]:

@@ -6,42 +6,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crossfade.training.arr_coc.backbone import FEATURES, Detection
+from crossfade.training.arr_coc.geometry import OFFSET_SCALE
 from crossfade.training.arr_coc.patch_statistics import LEVELS, STATISTICS
 from crossfade.training.arr_coc.queries import PAD
 
 
 class QueryEncoder(nn.Module):
-    """Token numbers ``[..., L]`` to facets ``[..., facets, width]``.
+    """Token numbers ``[..., L]`` to a predicate for each word, ``[..., L, width]``.
 
-    Each facet looks for its own words: a pair of words that was never trained together finds
-    the same facets as each did alone. Unknown words are not seen; where none is left, the query
-    is that of ``fallback``.
+    Unknown words are not seen; where none is left, the query is that of ``fallback``.
 
     Args:
         words: in the vocabulary, without ``PAD``.
         fallback: token numbers of the query that stands for an empty one.
-        facets, width: of the result.
+        width: of a predicate.
     """
 
-    def __init__(self, words: int, fallback: Tensor, facets: int, width: int) -> None:
+    def __init__(self, words: int, fallback: Tensor, width: int) -> None:
         super().__init__()
         self.register_buffer("fallback", fallback)
         self.embedding = nn.Embedding(words + 1, width, padding_idx=PAD)
-        self.nothing = nn.Parameter(torch.zeros(facets, width))  # a facet that no word is about
-        self.attention = nn.Parameter(torch.randn(facets, width) * 0.5)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the predicates, and which of them are of known words, FP32 ``[..., L]``."""
         empty = (tokens == PAD).all(dim=-1, keepdim=True)
         tokens = torch.where(empty, self.fallback, tokens)  # type: ignore[arg-type]
-        words = self.embedding(tokens)  # [..., L, width]
-        scores = torch.einsum("...ld,fd->...fl", words, self.attention)
-        scores = scores.masked_fill((tokens == PAD).unsqueeze(-2), -1e4)
-        none = torch.zeros_like(scores[..., :1])
-        shares = torch.cat([scores, none], dim=-1).softmax(dim=-1)
-        pooled = torch.einsum("...fl,...ld->...fd", shares[..., :-1], words)
-        pooled = pooled + shares[..., -1:] * self.nothing
-        return pooled + self.mlp(pooled)
+        words = self.embedding(tokens)
+        return words + self.mlp(words), (tokens != PAD).to(words.dtype)
 
 
 class InformationScorer(nn.Module):
@@ -91,27 +84,52 @@ class SalienceScorer(nn.Module):
 class QueryCouplingScorer(nn.Module):
     """Whether a patch is what the query means, as a logit ``[B, Q, N]``.
 
-    A patch must fit every facet of the query: the probabilities of the facets are multiplied.
+    Each patch is read as one thing of each of the detector's classes: how likely it is there, and
+    where its centre is. A thing is meant if every word of the query fits it; a patch is relevant
+    if one of its things is meant. A word's meaning depends on no other word, so that a pair which
+    was never trained together means what its words do.
     """
 
-    def __init__(self, channels: int, facets: int, width: int) -> None:
+    def __init__(self, n_classes: int, width: int, centres: bool) -> None:
         super().__init__()
-        self.keys = nn.Sequential(
-            nn.Conv2d(channels + 4, 2 * width, 1),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, facets * width, 1),
-        )
+        self.n_classes, self.width, self.centres = n_classes, width, centres
+        told = 10 if centres else 6
+        self.features = nn.Conv2d(FEATURES, 2 * width, 1)
+        self.things = nn.Linear(told, 2 * width, bias=False)
+        self.names = nn.Parameter(torch.randn(n_classes, 2 * width) * 0.5)
+        self.keys = nn.Linear(2 * width, width)
         self.bias = nn.Linear(width, 1)
-        self.facets, self.width = facets, width
 
-    def forward(self, features: Tensor, query: Tensor) -> Tensor:
-        """Couples pictures ``[B, C, GH, GW]`` with queries ``[B, Q, facets, width]``."""
-        keys = self.keys(torch.cat([features, positions(features)], dim=1))
-        keys = keys.unflatten(1, (self.facets, self.width)).flatten(3)  # [B, facets, width, N]
-        scores = torch.einsum("bqfd,bfdn->bqfn", query, keys) * self.width**-0.5
-        scores = scores + self.bias(query) + 2.0
-        fits = functional.logsigmoid(scores).sum(dim=2).clamp(-30.0, -1e-6)
-        return fits - torch.log(-torch.expm1(fits))
+    def forward(self, seen: Detection, query: Tensor, known: Tensor) -> Tensor:
+        """Couples pictures with queries.
+
+        Args:
+            seen: of ``B`` pictures.
+            query: predicates ``[B, Q, L, width]``.
+            known: 1 for words that count, ``[B, Q, L]``.
+        """
+        shared = self.features(seen.features).flatten(2).transpose(1, 2)  # [B, N, 2·width]
+        own = self.things(self._things(seen)) + self.names.unsqueeze(1)  # [B, K, N, 2·width]
+        keys = self.keys(torch.relu(shared.unsqueeze(1) + own))  # [B, K, N, width]
+        fits = torch.einsum("bqld,bknd->bqlkn", query, keys) * self.width**-0.5
+        fits = fits + self.bias(query).unsqueeze(-1) + 2.0
+        each = (functional.logsigmoid(fits) * known[..., None, None]).sum(dim=2)
+        none = torch.log(-torch.expm1(each.clamp(-30.0, -1e-4))).sum(dim=2)  # [B, Q, N]
+        none = none.clamp(-30.0, -1e-6)
+        return torch.log(-torch.expm1(none)) - none
+
+    def _things(self, seen: Detection) -> Tensor:
+        """Returns what the detector says of the thing of each class, ``[B, K, N, told]``."""
+        grid = positions(seen.features).unsqueeze(1).expand(-1, self.n_classes, -1, -1, -1)
+        logits = torch.stack(
+            [seen.class_logits, seen.objectness.expand_as(seen.class_logits)], dim=2
+        )
+        parts = [grid, logits / 4.0]
+        if self.centres:
+            offsets = seen.offsets.unflatten(1, (-1, 2)) * (2 / OFFSET_SCALE)
+            centres = offsets + grid[:, :, :2].flip(2)  # x, y from -1 to 1
+            parts += [centres, torch.tanh(8.0 * centres)]
+        return torch.cat(parts, dim=2).flatten(3).transpose(2, 3)
 
 
 def positions(features: Tensor) -> Tensor:
