@@ -13,8 +13,8 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu test-large check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
-    soak native-deps native-check triton wheel clean
+    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps bench-arrcoc \
+    demo-arrcoc soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -81,6 +81,13 @@ bench-slim: wheel  ## how large the install for edge devices is, and how soon it
 
 bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
 	@$(TEST)/bin/python -m crossfade.benchmarks.isolation $(BENCH)
+
+bench-arrcoc: $(TEST)/.ready  ## train and compare the query-aware model: make bench-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) $(BENCH)
+
+demo-arrcoc: $(TEST)/.ready  ## one seed: train, evaluate, publish, serve, ask: make demo-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) \
+	    --seeds 1 --splits 0 --runs .bench/arr-coc-demo $(BENCH)
 
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

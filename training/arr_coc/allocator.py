@@ -10,6 +10,7 @@ the budget and in the relevance, and no patch's place matters; ties go to the ea
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Final
 
 import torch
@@ -21,7 +22,7 @@ from crossfade.training.arr_coc.patch_statistics import LEVELS
 LEAST: Final = LEVELS[0]
 MOST: Final = LEVELS[-1]
 FULL: Final = 196  # tokens of a patch in a model without allocation; enough for a relevant one
-_COSTS: Final = tuple(high - low for low, high in zip(LEVELS[:-1], LEVELS[1:], strict=True))
+_COSTS: Final = tuple(high - low for low, high in itertools.pairwise(LEVELS))
 _COVERED: Final = LEVELS.index(FULL)  # increments up to FULL
 
 
@@ -109,7 +110,8 @@ def allocate(gains: Tensor, budget: Tensor) -> Tensor:
     left = budget.unsqueeze(-1) - LEAST * patches - before
     taken = torch.minimum(left.clamp(min=0), ordered)
     spent = torch.zeros_like(taken).scatter(-1, order, taken)
-    return LEAST + spent.unflatten(-1, (patches, increments)).sum(dim=-1)
+    extra: Tensor = spent.unflatten(-1, (patches, increments)).sum(dim=-1)
+    return LEAST + extra
 
 
 def allocate_by_threshold(relevance: Tensor, threshold: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 FEATURES: Final = 128
 _WIDTHS: Final = (24, 48, 64, 96)
 
@@ -47,6 +46,7 @@ class DetectorBackbone(nn.Module):
         nn.init.zeros_(self.heads.bias[n_classes + 1 :])  # type: ignore[index]
 
     def forward(self, pictures: Tensor) -> Detection:
+        """Detects."""
         fine = self.fine(pictures / 127.5 - 1.0)  # [B, 64, 2·GH, 2·GW]
         features = self.fuse(torch.cat([self.coarse(fine), self.detail(fine)], dim=1))
         heads = self.heads(features)

@@ -39,7 +39,8 @@ class TensionBalancer(nn.Module):
         """Balances.
 
         Args:
-            information, salience: ``[B, N]`` in (0, 1).
+            information: ``[B, N]`` in (0, 1).
+            salience: the same.
             coupling: logits ``[B, Q, N]``.
             query: ``[B, Q, d]``.
             width: of the grid; ``N`` is a multiple of it.

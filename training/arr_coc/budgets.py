@@ -89,9 +89,14 @@ def quality(
     for method, given in tokens.items():
         errors = _errors(given, measured)  # [n, queries, N]
         for name, numbers in groups.items():
-            values = [_decibels(errors[:, q][truth[:, q]]) for q in numbers]
-            out[name][method] = float(np.mean(values))
+            decibels = [_decibels(errors[:, q][truth[:, q]]) for q in numbers]
+            out[name][method] = float(np.mean(decibels))
     return out
+
+
+def tokens_of(relevance: np.ndarray, budget: int) -> np.ndarray:
+    """Returns tokens ``[..., N]`` that make relevant patches reach ``FULL`` first."""
+    return _budgeted(coverage_gains(torch.from_numpy(relevance)), budget)
 
 
 def _budgeted(gains: Tensor, budget: int) -> np.ndarray:
@@ -102,7 +107,8 @@ def _budgeted(gains: Tensor, budget: int) -> np.ndarray:
 def _positive(scores: np.ndarray) -> Tensor:
     """Makes gains of scores of any range, in the same order within a picture."""
     ranks = torch.from_numpy(scores).argsort(dim=-1, stable=True).argsort(dim=-1)
-    return (ranks.float() + 1) / scores.shape[-1]
+    places: Tensor = (ranks.float() + 1) / scores.shape[-1]
+    return places
 
 
 def _errors(tokens: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -113,7 +119,7 @@ def _errors(tokens: np.ndarray, measured: np.ndarray) -> np.ndarray:
     wide = np.broadcast_to(logs, (*tokens.shape, len(LEVELS)))
     first = np.take_along_axis(wide, low[..., None], axis=-1)[..., 0]
     second = np.take_along_axis(wide, low[..., None] + 1, axis=-1)[..., 0]
-    return np.exp(first + (place - low) * (second - first))
+    return np.asarray(np.exp(first + (place - low) * (second - first)))
 
 
 def _decibels(errors: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Compares ARR-COC with the baselines on a test split; thresholds come from the validation split."""
+"""Compares ARR-COC with the baselines on a test split, with thresholds of the validation split."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ class Scored:
         return cls(scores, baselines.truth(frozen, language), logits)
 
 
-def groups(language: Language) -> dict[str, list[int]]:
-    """Returns the queries' numbers by group."""
+def groups(language: Language, *truths: np.ndarray) -> dict[str, list[int]]:
+    """Returns the queries' numbers by group, of those that have an answer in every split."""
     out: dict[str, list[int]] = {"class": [], "seen": [], "heldout": []}
     for number, query in enumerate(language.queries):
+        if not all(truth[:, number].any() for truth in truths):
+            continue
         if query in language.held_out:
             out["heldout"].append(number)
         elif query.place:
@@ -72,20 +74,20 @@ def compare_automl_vs_arrcoc(
         method: [Ranking.of(values[:, q], test.truth[:, q]) for q in range(len(names))]
         for method, values in test.scores.items()
     }
-    by_query = {
+    by_query: dict[str, dict[str, Any]] = {
         name: {
-            method: _one(validation, test, rankings[method][q], method, q)
-            for method in test.scores
+            method: _one(validation, test, rankings[method][q], method, q) for method in test.scores
         }
         | {"prevalence": float(test.truth[:, q].mean())}
         for q, name in enumerate(names)
+        if test.truth[:, q].any() and validation.truth[:, q].any()
     }
-    found = groups(language)
+    found = groups(language, validation.truth, test.truth)
     by_group = {
         group: {
             method: {
                 measure: float(np.mean([by_query[names[q]][method][measure] for q in numbers]))
-                for measure in by_query[names[0]][method]
+                for measure in by_query[names[numbers[0]]][method]
             }
             | {"pooled_precision": _pooled(rankings[method], test.truth, numbers)}
             for method in test.scores
@@ -106,11 +108,12 @@ def careful_threshold(scores: np.ndarray, truth: np.ndarray, recall: float) -> f
         recall: to be reached.
     """
     rng = np.random.default_rng(0)
+    ranking = Ranking.of(scores, truth)
+    pictures, patches = scores.shape
     found = []
-    for _ in range(200):
-        rows = rng.integers(len(scores), size=len(scores))
-        if truth[rows].any():
-            found.append(Ranking.of(scores[rows], truth[rows]).threshold_at(recall))
+    for weights in rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=100):
+        if truth[weights > 0].any():
+            found.append(ranking.threshold_at(recall, np.repeat(weights, patches)))
     return float(np.quantile(found, _CAUTION))
 
 
@@ -188,7 +191,7 @@ def _gains(
     out: dict[str, Any] = {}
     for group, members in found.items():
         for method in GAINS_OVER:
-            entry = {}
+            entry: dict[str, float] = {}
             for name, precision in (("gain", fixed), ("exact", exact)):
                 ours, other = (
                     np.mean([precision[m, q] for q in members], axis=0) for m in (ARR_COC, method)

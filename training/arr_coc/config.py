@@ -41,16 +41,16 @@ class HeadsConfig(Config):
         width: of a word's predicate.
     """
 
-    epochs: Count = 10
+    epochs: Count = 12
     views: Count = 6
-    batch_size: Count = 32
+    batch_size: Count = 16
     width: Count = 48
     information: bool = False
     salience: bool = False
     tension: bool = False
     centres: bool = True
     optimisation: Optimisation = Optimisation(
-        learning_rate=3e-3, weight_decay=0.02, clip_norm=5.0, schedule=_ONE_CYCLE
+        learning_rate=5e-3, weight_decay=0.02, clip_norm=5.0, schedule=_ONE_CYCLE
     )
 
 

@@ -48,7 +48,7 @@ def write(folder: Path, trained: Trained, metrics: Mapping[str, float]) -> Card:
     """
     proof = export.write(trained, thresholds(trained), folder / _MODEL)
     shutil.copyfile(_picture(trained), folder / _warm(trained))
-    counts = {split: len(trained.data.of(split)) for split in SPLITS}
+    counts: dict[str, int] = {split: len(trained.data.of(split)) for split in SPLITS}
     card = Card(
         task=TASK,
         created=facts.now(),

@@ -11,6 +11,7 @@ from crossfade.training.arr_coc import budgets, compare
 from crossfade.training.arr_coc.baselines import AGNOSTIC, ARR_COC, ORACLE
 from crossfade.training.arr_coc.compare import Scored
 from crossfade.training.arr_coc.distortion import originals, squared_errors
+from crossfade.training.arr_coc.metrics import average_precision
 from crossfade.training.arr_coc.pictures import Pictures
 from crossfade.training.arr_coc.run import Trained
 from crossfade.training.arr_coc.train_heads import Frozen, look, relevance_logits
@@ -31,16 +32,13 @@ def evaluate(trained: Trained) -> dict[str, Any]:
     _, _, validation = score(trained, "validation")
     pictures, frozen, test = score(trained, "test")
     out = compare.compare_automl_vs_arrcoc(validation, test, language)
-    groups = compare.groups(language)
+    groups = compare.groups(language, validation.truth, test.truth)
     out["coverage"] = budgets.coverage(test.scores, test.truth, groups)
     with torch.inference_mode():
         tokens = torch.from_numpy(language.tokens(["any"]))[None]
         seen, statistics = frozen.rows(torch.arange(len(frozen.relevant)))
         scores = trained.heads(seen, statistics, tokens.expand(len(statistics), -1, -1))
-    by_class = {
-        label: [n for n, q in enumerate(language.queries) if q.kind == kind and not q.place]
-        for kind, label in enumerate(language.labels)
-    }
+    by_class = {language.labels[language.queries[n].kind]: [n] for n in groups["class"]}
     relevance = {
         ARR_COC: _sigmoid(test.logits),
         AGNOSTIC: _sigmoid(test.scores[AGNOSTIC]),
@@ -53,9 +51,7 @@ def evaluate(trained: Trained) -> dict[str, Any]:
     paraphrases = []
     for number in range(3):
         logits = relevance_logits(trained.heads, frozen, language, phrase=number * 3)
-        ranked = [
-            compare.average_precision(logits[:, q], test.truth[:, q]) for q in groups["class"]
-        ]
+        ranked = [average_precision(logits[:, q], test.truth[:, q]) for q in groups["class"]]
         paraphrases.append(float(np.mean(ranked)))
     out["paraphrases_average_precision"] = paraphrases
     return out

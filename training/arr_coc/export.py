@@ -116,8 +116,10 @@ def examples(language: Language) -> tuple[np.ndarray, list[list[str]], np.ndarra
     image = rng.uniform(0, 255, (2, 3, INPUT_HEIGHT, INPUT_WIDTH)).astype(np.float32)
     image[1] = np.linspace(0, 255, INPUT_WIDTH, dtype=np.float32)
     said = [language.phrases(query)[0] for query in language.queries]
-    return image, [[said[0], said[1]], ["", f"{said[-1].upper()} unheard-of"]], np.array(
-        [[0, 20_000], [12_288, 0]], dtype=np.int32
+    return (
+        image,
+        [[said[0], said[1]], ["", f"{said[-1].upper()} unheard-of"]],
+        np.array([[0, 20_000], [12_288, 0]], dtype=np.int32),
     )
 
 

@@ -38,7 +38,7 @@ def coverage(boxes: np.ndarray) -> np.ndarray:
     for x_min, y_min, x_max, y_max in np.round(boxes * scale).astype(int):
         mask[max(y_min, 0) : max(y_max, 0), max(x_min, 0) : max(x_max, 0)] = True
     cells = mask.reshape(GRID_HEIGHT, _FINE, GRID_WIDTH, _FINE)
-    return cells.mean(axis=(1, 3), dtype=np.float32)
+    return np.asarray(cells.mean(axis=(1, 3), dtype=np.float32))
 
 
 def edges(boxes: Sequence[Box]) -> np.ndarray:

@@ -52,9 +52,9 @@ class Ranking:
         cut = min(int(np.searchsorted(recalls, recall - 1e-12)), len(recalls) - 1)
         return float(precisions[cut])
 
-    def threshold_at(self, recall: float) -> float:
+    def threshold_at(self, recall: float, weights: np.ndarray | None = None) -> float:
         """Returns the highest threshold (``score >= threshold``) that reaches ``recall``."""
-        recalls, _ = self.curve()
+        recalls, _ = self.curve(weights)
         cut = min(int(np.searchsorted(recalls, recall - 1e-12)), len(recalls) - 1)
         return float(self.scores[self.ends[cut]])
 

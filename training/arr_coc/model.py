@@ -78,4 +78,3 @@ class QueryHeads(nn.Module):
             )
         logits = logits * self.scale + self.shift
         return Scores(logits, log_losses, information, salience, tensions)
-

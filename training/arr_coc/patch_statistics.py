@@ -40,6 +40,7 @@ class PatchStatistics(nn.Module):
         self.register_buffer("residual", matrices, persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Measures."""
         grey = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
         batch, height, width = grey.shape
         cells = grey.reshape(batch, height // CELL, CELL, width // CELL, CELL).transpose(2, 3)

@@ -95,7 +95,7 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
         _HEADS,
         train_heads.make_heads(language, config.heads),
         lambda stage: train_heads.train(
-            backbone, training, validation, language, config.heads, config.seed, stage
+            backbone, training, validation, language, config.heads, seed=config.seed, stage=stage
         ),
     )
     return Trained(data, language, config, backbone, heads, sha256, seconds)

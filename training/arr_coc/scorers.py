@@ -74,6 +74,7 @@ class SalienceScorer(nn.Module):
         self.judge = nn.Conv2d(18, 1, 3, padding=1)
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """Scores; ``features`` ``[B, C, GH, GW]``, ``statistics`` ``[B, STATISTICS, GH, GW]``."""
         around = functional.avg_pool2d(features, 5, 1, 2, count_include_pad=False)
         size = features.norm(dim=1, keepdim=True)
         contrast = (features - around).norm(dim=1, keepdim=True) / (size + 1e-6)
@@ -99,6 +100,11 @@ class QueryCouplingScorer(nn.Module):
         self.names = nn.Parameter(torch.randn(n_classes, 2 * width) * 0.5)
         self.keys = nn.Linear(2 * width, width)
         self.bias = nn.Linear(width, 1)
+        # At first a thing is there as the detector says, and every word fits everything.
+        self.trust = nn.Parameter(torch.tensor(1.5))
+        self.doubt = nn.Conv2d(FEATURES, n_classes, 1)
+        nn.init.zeros_(self.doubt.weight)
+        nn.init.zeros_(self.doubt.bias)  # type: ignore[arg-type]
 
     def forward(self, seen: Detection, query: Tensor, known: Tensor) -> Tensor:
         """Couples pictures with queries.
@@ -112,8 +118,10 @@ class QueryCouplingScorer(nn.Module):
         own = self.things(self._things(seen)) + self.names.unsqueeze(1)  # [B, K, N, 2·width]
         keys = self.keys(torch.relu(shared.unsqueeze(1) + own))  # [B, K, N, width]
         fits = torch.einsum("bqld,bknd->bqlkn", query, keys) * self.width**-0.5
-        fits = fits + self.bias(query).unsqueeze(-1) + 2.0
+        fits = 2.0 * fits + self.bias(query).unsqueeze(-1) + 3.0
+        there = self.trust * seen.class_logits + self.doubt(seen.features)  # [B, K, GH, GW]
         each = (functional.logsigmoid(fits) * known[..., None, None]).sum(dim=2)
+        each = each + functional.logsigmoid(there).flatten(2).unsqueeze(1)  # [B, Q, K, N]
         none = torch.log(-torch.expm1(each.clamp(-30.0, -1e-4))).sum(dim=2)  # [B, Q, N]
         none = none.clamp(-30.0, -1e-6)
         return torch.log(-torch.expm1(none)) - none

@@ -11,10 +11,16 @@ from crossfade.training.core import checkpoint
 from crossfade.training.core.run_log import RunLog
 
 
-class _Stateful(Protocol):
-    def state_dict(self) -> Any: ...
+class Stateful(Protocol):
+    """What a checkpoint holds a part of: a module, or what updates it."""
 
-    def load_state_dict(self, state: Any) -> Any: ...
+    def state_dict(self) -> Any:
+        """For a checkpoint."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """From one."""
+        ...
 
 
 @dataclasses.dataclass
@@ -39,7 +45,7 @@ class Stage:
         self._found = checkpoint.latest(self._checkpoints)
         self._log = RunLog(folder, step=self._found[0] if self._found else 0)
 
-    def resume(self, progress: Progress, parts: Mapping[str, _Stateful]) -> None:
+    def resume(self, progress: Progress, parts: Mapping[str, Stateful]) -> None:
         """Puts all parts where the last checkpoint found them, if there is one."""
         if self._found is None:
             return
@@ -57,7 +63,7 @@ class Stage:
         step: int,
         values: Mapping[str, float],
         progress: Progress,
-        parts: Mapping[str, _Stateful],
+        parts: Mapping[str, Stateful],
     ) -> None:
         """Logs values and writes a checkpoint."""
         self._log.metrics(step, values)

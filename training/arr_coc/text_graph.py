@@ -14,7 +14,8 @@ IR_VERSION: Final = 10
 def text_graph(language: Language) -> Any:
     """Returns an ``onnx.ModelProto``: BYTES ``query [N, Q]`` to INT64 ``tokens [N, Q, MAX_WORDS]``.
 
-    The same numbers as ``Language.tokens``: letters of ASCII in lower case, words split at spaces. The second output counts the words that are not known, INT32 ``[N, Q]``.
+    The same numbers as ``Language.tokens``: letters of ASCII in lower case, words split at spaces.
+    The second output counts the words that are not known, INT32 ``[N, Q]``.
     """
     from onnx import checker, parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from crossfade.training.arr_coc.config import BackboneConfig
 from crossfade.training.arr_coc.geometry import OFFSET_SCALE, centre_offsets, relevant
 from crossfade.training.arr_coc.metrics import average_precision
 from crossfade.training.arr_coc.pictures import Pictures, to_tensor
-from crossfade.training.arr_coc.stage import Progress, Stage
+from crossfade.training.arr_coc.stage import Progress, Stage, Stateful
 from crossfade.training.core import seeds
 from crossfade.training.core.optimise import Updates
 from crossfade.training.core.order import EpochBatches
@@ -42,7 +43,12 @@ def train(
     steps = config.epochs * len(batches)
     updates = Updates(model, config.optimisation, steps, torch.device("cpu"))
     progress = Progress()
-    parts = {"model": model, "averaged": averaged, "best": best, "updates": updates}
+    parts: dict[str, Stateful] = {
+        "model": model,
+        "averaged": averaged,
+        "best": best,
+        "updates": updates,
+    }
     stage.resume(progress, parts)
     truth = validation.relevance()[:, :-1, 0]  # [n, n_classes, GH, GW]
     for epoch in range(progress.epoch + 1, config.epochs + 1):
@@ -51,7 +57,7 @@ def train(
         total = 0.0
         for number, rows in enumerate(batches, 1):
             views = _views(training, rows, seed, epoch)
-            total += updates.take(lambda views=views: _loss(model, *views))  # type: ignore[misc]
+            total += updates.take(functools.partial(_loss, model, *views))
             _average(averaged, model, config.averaging)
             stage.say(updates.step, steps, f"loss {total / number:.4f}")
         if epoch % config.validate_every == 0 or epoch == config.epochs:
@@ -99,7 +105,9 @@ def _loss(model: DetectorBackbone, pixels: Tensor, relevance: Tensor, offsets: T
     # A rare class would drown among the others: each counts by its share, damped.
     rarity = relevance.mean(dim=(0, 2, 3)).clamp(min=0.004) ** -0.5
     touched = offsets.isfinite()
-    gap = (seen.offsets.float() - OFFSET_SCALE * offsets.nan_to_num().flatten(1, 2)) * touched.flatten(1, 2)
+    gap = (
+        seen.offsets.float() - OFFSET_SCALE * offsets.nan_to_num().flatten(1, 2)
+    ) * touched.flatten(1, 2)
     where = functional.smooth_l1_loss(gap, torch.zeros_like(gap), reduction="sum", beta=0.1)
     return (rarity * per_channel).sum() + 0.5 * where / touched.sum().clamp(min=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from crossfade.training.arr_coc.model import QueryHeads
 from crossfade.training.arr_coc.patch_statistics import PatchStatistics
 from crossfade.training.arr_coc.pictures import Pictures, to_tensor
 from crossfade.training.arr_coc.queries import Language
-from crossfade.training.arr_coc.stage import Progress, Stage
+from crossfade.training.arr_coc.stage import Progress, Stage, Stateful
 from crossfade.training.core import seeds
 from crossfade.training.core.optimise import Updates
 from crossfade.training.core.order import EpochBatches
@@ -63,9 +64,7 @@ def look(backbone: DetectorBackbone, pictures: Pictures) -> Frozen:
 
 
 @torch.inference_mode()
-def look_at_views(
-    backbone: DetectorBackbone, pictures: Pictures, views: int, seed: int
-) -> Frozen:
+def look_at_views(backbone: DetectorBackbone, pictures: Pictures, views: int, seed: int) -> Frozen:
     """Runs the frozen parts over ``views`` of each picture; FP16 features, to save memory."""
     statistics = PatchStatistics()
     details, numbers, truths = [], [], []
@@ -92,6 +91,7 @@ def train(
     validation: Pictures,
     language: Language,
     config: HeadsConfig,
+    *,
     seed: int,
     stage: Stage,
 ) -> QueryHeads:
@@ -116,7 +116,7 @@ def train(
     steps = config.epochs * len(batches)
     updates = Updates(heads, config.optimisation, steps, torch.device("cpu"))
     progress = Progress()
-    parts = {"heads": heads, "best": best, "updates": updates}
+    parts: dict[str, Stateful] = {"heads": heads, "best": best, "updates": updates}
     stage.resume(progress, parts)
 
     def loss(rows: list[int], rng: np.random.Generator) -> Tensor:
@@ -134,7 +134,7 @@ def train(
         rng = np.random.default_rng(seeds.derived(seed, "phrases", epoch))
         total = 0.0
         for number, rows in enumerate(batches, 1):
-            total += updates.take(lambda rows=rows: loss(rows, rng))  # type: ignore[misc]
+            total += updates.take(functools.partial(loss, rows, rng))
             stage.say(updates.step, steps, f"loss {total / number:.4f}")
         logits = relevance_logits(heads, held, language)
         precisions = {
@@ -204,12 +204,12 @@ def calibrate(heads: QueryHeads, frozen: Frozen, language: Language) -> None:
     parameters = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=50)
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimizer.zero_grad()
         scaled = logits * parameters[0] + parameters[1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scaled, target)
         loss.backward()
-        return loss
+        return loss.item()
 
     optimizer.step(closure)
     heads.scale.fill_(parameters[0].item())  # type: ignore[operator]

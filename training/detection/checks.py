@@ -30,7 +30,7 @@ def checked(data: DetectionSet) -> DetectionSet:
     if empty:
         raise InvalidArgument(f"no picture in the {empty[0]} split; --split-seed draws splits")
     for split in SPLITS:
-        counts = {label: 0 for label in data.labels}
+        counts = dict.fromkeys(data.labels, 0)
         for picture in pictures:
             for box in picture.boxes:
                 counts[box.label] += picture.split == split

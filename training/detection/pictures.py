@@ -36,5 +36,5 @@ def decode(paths: Sequence[Path], height: int, width: int) -> np.ndarray:
     out = np.empty((len(paths), height, width, 3), dtype=np.uint8)
     for index, path in enumerate(paths):
         with open_rgb(path) as image:
-            out[index] = image.resize((width, height), Image.Resampling.BILINEAR)
+            out[index] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     return out

@@ -67,7 +67,9 @@ def _picture(folder: Path, file: Path, split: Split | None) -> Picture:
 
 
 def _box(node: ElementTree.Element, width: float, height: float) -> Box:
-    edges = {edge: float(_text(node, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")}
+    edges = {
+        edge: float(_text(node, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")
+    }
     return Box(
         _text(node, "name"),
         *(edges["xmin"] / width, edges["ymin"] / height),

@@ -59,7 +59,9 @@ def test_more_budget_takes_no_token_away(p: np.ndarray, seed: int, one: int, mor
 
 
 @given(RELEVANCE, st.integers(0, 99), st.floats(0, 1), st.randoms())
-def test_the_order_of_patches_does_not_matter(p: np.ndarray, seed: int, f: float, r: object) -> None:
+def test_the_order_of_patches_does_not_matter(
+    p: np.ndarray, seed: int, f: float, r: object
+) -> None:
     p = np.unique(p)  # ties go by place
     budget = round((LEAST + f * (MOST - LEAST)) * len(p))
     order = np.random.default_rng(seed).permutation(len(p))
@@ -96,8 +98,10 @@ def test_no_other_allocation_of_whole_increments_is_better() -> None:
     for choice in itertools.product(range(len(LEVELS)), repeat=3):
         budget = int(sum(LEVELS[c] for c in choice))
         tokens = allocate(gains, torch.tensor(budget)).numpy()
-        reached = [np.interp(t, LEVELS, np.append(0, np.cumsum(g * costs))) for t, g in
-                   zip(tokens, gains.numpy(), strict=True)]
+        reached = [
+            np.interp(t, LEVELS, np.append(0, np.cumsum(g * costs)))
+            for t, g in zip(tokens, gains.numpy(), strict=True)
+        ]
         theirs = [(g * costs)[:c].sum() for c, g in zip(choice, gains.numpy(), strict=True)]
         assert sum(reached) >= sum(theirs) - 1e-6
 
@@ -146,5 +150,5 @@ def test_soft_tokens_have_a_gradient() -> None:
     soft.sum().backward()
     assert logits.grad is not None
     assert (logits.grad > 0).all()
-    assert LEAST < float(soft.min().detach())
+    assert float(soft.min().detach()) > LEAST
     assert float(soft.max().detach()) < MOST
