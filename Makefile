@@ -13,8 +13,8 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test test-gpu test-large check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-deps bench-arrcoc \
-    demo-arrcoc soak native-deps native-check triton wheel clean
+    bench-transport bench-runtimes bench-statistics bench-gpu bench-slim bench-isolation bench-tuning bench-deps \
+    bench-arrcoc demo-arrcoc soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -92,6 +92,9 @@ demo-arrcoc: $(TEST)/.ready  ## one seed: train, evaluate, publish, serve, ask: 
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	    $(TEST)/bin/python -m crossfade.benchmarks.statistics $(BENCH)
+
+bench-tuning: $(TEST)/.ready  ## measure what earlier searches are worth to a new one
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.tuning $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

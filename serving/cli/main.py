@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (serve, inspect, importing, convert, train, infer, models, env, token, doctor):
         command.add(commands)
-    options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
+        options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
         code: int = options.run(options)
         return code
     except CrossfadeError as error:

@@ -67,8 +67,8 @@ class Card(_Section):
         data: what it was trained on.
         export: what its weights began from; ``None`` is from nothing.
         config: of the run, complete.
-        provenance: where a value of ``config`` is from, where it is not from the user: by key,
-            ``default``, ``tuned``, ``export`` …
+        provenance: where a value of ``config`` is from, by its dotted key: ``file``, ``command
+            line``, ``tuned`` …; what is not in it is a default of the trainer's.
         metrics: by name, such as ``test/accuracy``.
         environment: versions of packages and of the machine, by name.
         revision: of the repository that the trainer ran in, with ``-dirty`` for one with changes.

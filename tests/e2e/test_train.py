@@ -114,6 +114,8 @@ def test_it_is_served_and_its_card_is_true(
     folder = whole / "models" / "shapes"
     card = lineage.check(folder / "1")
     assert card.metrics["test/accuracy"] >= 0.8
+    assert card.provenance["optimisation.schedule.kind"] == "command line"
+    assert "label_smoothing" not in card.provenance, "a default"
     assert card.parity is not None
     assert card.parity.max_abs <= 1e-4
     assert main(["inspect", str(folder)]) == 0

@@ -42,6 +42,16 @@ class Config(pydantic.BaseModel):
         return cls.of(values, what)
 
     @classmethod
+    def provenance(cls, path: Path | None, changes: Sequence[str] = ()) -> dict[str, str]:
+        """Where each value is from, by dotted key: ``file`` or ``command line``.
+
+        What is in neither is a default of the trainer's, and not in it.
+        """
+        found = dict.fromkeys(_keys({} if path is None else _read(path)), "file")
+        found.update(dict.fromkeys((c.partition("=")[0] for c in changes), "command line"))
+        return found
+
+    @classmethod
     def of(cls, values: Mapping[str, Any], what: str = "key") -> Self:
         """Checks plain values.
 
@@ -93,6 +103,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InvalidArgument(f"{path.name}: must hold keys and values")
     return values
+
+
+def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        inner = _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else []
+        keys += inner or [f"{prefix}{key}"]
+    return keys
 
 
 def _change(values: dict[str, Any], change: str) -> None:

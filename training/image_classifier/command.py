@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trains and publishes; returns the exit code."""
     config = ImageClassifierConfig.load(options.config, options.set)
+    provenance = config.provenance(options.config, options.set)
     check_name(options.name)
     with place(config.device) as here, command_line.opened(options, here) as folder:
         data = load(options.data, config.data, config.seed)
@@ -59,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
         if here.first:
             cards: list[Card] = []
             made = publish(
-                lambda version: cards.append(export.write(version, trained, data, config, here)),
+                lambda version: cards.append(
+                    export.write(version, trained, data, config, provenance=provenance, place=here)
+                ),
                 *(options.repository, options.name, export.model_yaml(config)),
             )
             run_folder.finish(folder, f"{options.name} version {made.name}", trained.metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +26,23 @@ _REAL_ROWS: Final = 64
 
 
 def write(
-    folder: Path, trained: Trained, data: DataSet, config: ImageClassifierConfig, place: Place
+    folder: Path,
+    trained: Trained,
+    data: DataSet,
+    config: ImageClassifierConfig,
+    *,
+    provenance: Mapping[str, str],
+    place: Place,
 ) -> Card:
     """Fills a version's folder.
+
+    Args:
+        folder: an empty one.
+        trained: what the run came to.
+        data: what it was trained and tested on.
+        config: of the run.
+        provenance: where values of ``config`` are from.
+        place: of this process.
 
     Raises:
         FailedPrecondition: the model cannot be written, or the file answers otherwise.
@@ -58,6 +73,7 @@ def write(
         seed=config.seed,
         data=data.origin,
         config=config.model_dump(mode="json"),
+        provenance=provenance,
         metrics=trained.metrics,
         parity=proof,
         environment=facts.environment(place.device, place.world),

@@ -46,7 +46,7 @@ class GaussianProcess:
         """Means [m] and variances [m] of the function at [m, d], standardised as the values."""
         cross = _matern(points, self._x, self._lengths)  # [m, n]
         half = np.linalg.solve(self._factor, cross.T)  # [n, m]
-        variance: Vector = np.maximum(1.0 - np.sum(half**2, axis=0), 1e-12)
+        variance = np.maximum(1.0 - np.sum(half**2, axis=0), 1e-12)
         return cross @ self._solved, variance
 
     def sample(self, points: Vector, count: int, random: np.random.Generator) -> Vector:
@@ -93,7 +93,7 @@ class GaussianProcess:
     def _solve(self, lengths: Vector, noise: float) -> tuple[Vector, Vector]:
         covariance = _matern(self._x, self._x, lengths)
         covariance[np.diag_indices_from(covariance)] += noise + 1e-8
-        factor: Vector = np.linalg.cholesky(covariance)
+        factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
         return factor, np.linalg.solve(factor.T, np.linalg.solve(factor, self._y))
 
 

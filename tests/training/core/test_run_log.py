@@ -51,6 +51,7 @@ def test_tensorboards_events_hold_the_values(tmp_path: Path) -> None:
     assert found == [(step, pytest.approx(1.0 / (step + 1))) for step in range(5)]
 
 
+@pytest.mark.filterwarnings("ignore")  # its own
 def test_mlflow_has_the_run_and_goes_on_with_it(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
