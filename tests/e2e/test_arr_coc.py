@@ -18,6 +18,7 @@ from crossfade.serving.repository.lineage import check
 from tests.conftest import ROOT, ServerProcess
 from tests.training.arr_coc.scenes import SETTINGS, compose
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # setup trains, evaluates and exports
 OUTPUTS = ("patch_tokens", "relevance", "fallback", "unknown_words")
 
 
@@ -39,7 +40,7 @@ def trained(folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT.parent,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
@@ -70,7 +71,6 @@ def ask(
     return {name: result.as_numpy(name) for name in OUTPUTS}
 
 
-@pytest.mark.slow
 def test_a_picture_and_texts_become_tokens_of_patches(server: ServerProcess, folder: Path) -> None:
     picture = (folder / "digits" / "test-0000.png").read_bytes()
     answer = ask(server, picture, ["digit 3 left", "anything", "a zebra"], [18_816, 0, 30_001])
@@ -79,20 +79,18 @@ def test_a_picture_and_texts_become_tokens_of_patches(server: ServerProcess, fol
     sums = answer["patch_tokens"].sum(axis=(2, 3))[0]
     assert sums[0] == 18_816
     assert sums[2] == 30_001
-    assert answer["fallback"].tolist() == [[False, True, True]]
+    assert answer["fallback"].tolist() == [[False, False, True]]
     assert answer["unknown_words"].tolist() == [[0, 0, 2]]
     other = ask(server, picture, ["digit 5 right"], [18_816])
     assert (other["relevance"][:, 0] != answer["relevance"][:, 0]).any()
 
 
-@pytest.mark.slow
 def test_a_damaged_picture_is_refused(server: ServerProcess) -> None:
     with pytest.raises(InferenceServerException, match=r"not an image|truncated or damaged") as e:
         ask(server, b"no picture", ["digit 3"], [0])
     assert "StatusCode.INVALID_ARGUMENT" in str(e.value)
 
 
-@pytest.mark.slow
 def test_the_version_has_a_card_and_the_command_is_not_repeated_in_vain(
     trained: subprocess.CompletedProcess[str], folder: Path
 ) -> None:

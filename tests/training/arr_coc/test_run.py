@@ -23,6 +23,7 @@ from crossfade.training.core.config import head
 from crossfade.training.core.optimise import NotFinite
 from tests.training.arr_coc.scenes import SETTINGS, compose
 
+pytestmark = pytest.mark.slow
 CONFIG = ArrCocConfig.load(None, SETTINGS)
 LANGUAGE = Language.make(("x",), {}, ("any",), ())
 
