@@ -7,6 +7,7 @@ an import file in Vertex AI's format.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,20 +23,26 @@ _SIDES: Final = (24, 56)  # pixels of a digit, of 320
 _MOST: Final = 8  # digits in a scene
 
 
-def compose(folder: Path, counts: tuple[int, int, int], seed: int) -> Path:
+def compose(
+    folder: Path,
+    counts: tuple[int, int, int],
+    seed: int,
+    classes: Sequence[int] = range(10),
+) -> Path:
     """Writes scenes and returns the import file.
 
     Args:
         folder: made where it is not there.
         counts: scenes for training, validation and test; no handwriting is in two of them.
         seed: decides.
+        classes: the digits that are used.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
     bundle = require("sklearn.datasets", "training", "composing digits").load_digits()
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(bundle.target))
+    order = rng.permutation(np.flatnonzero(np.isin(bundle.target, list(classes))))
     parts = np.array_split(order, [len(order) * 6 // 10, len(order) * 8 // 10])
     folder.mkdir(parents=True, exist_ok=True)
     lines = []

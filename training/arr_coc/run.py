@@ -70,7 +70,7 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
     def made(name: str, empty: _Module, train_it: Callable[[Stage], _Module]) -> _Module:
         file = folder / name
         if not file.exists():
-            started = time.monotonic()
+            started, cpu = time.monotonic(), time.process_time()
             stage = Stage(folder / file.stem, file.stem)
             try:
                 trained = train_it(stage)
@@ -78,6 +78,7 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
                 stage.close()
             _save(trained, file)
             seconds[file.stem] = round(time.monotonic() - started, 1)
+            seconds[f"{file.stem}_cpu"] = round(time.process_time() - cpu, 1)
             _write(folder / _RUN, json.loads((folder / _RUN).read_text()) | {"seconds": seconds})
         empty.load_state_dict(load_file(file))
         return empty.eval()
