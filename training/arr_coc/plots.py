@@ -56,7 +56,7 @@ def write(
     np.atleast_1d(axes)[0].legend(fontsize=6)
     _save(plt, figure, folder / "arr-coc-precision.png")
 
-    figure, axes = plt.subplots(1, len(found), figsize=(9, 2.6), sharey=True)
+    figure, axes = plt.subplots(1, len(found), figsize=(9, 2.6), sharey=True, layout="constrained")
     for axis, group in zip(np.atleast_1d(axes), found, strict=True):
         for place, (method, title) in enumerate(_METHODS.items()):
             values = [evaluation["coverage"]["50%"][group][method] for *_, evaluation in runs]
@@ -65,10 +65,17 @@ def write(
             axis.bar(place, middle, yerr=[[middle - low], [high - middle]], label=title)
         axis.set(title=_TITLES[group], xticks=[], ylim=(0, 1))
     np.atleast_1d(axes)[0].set_ylabel(f"relevant patches with {FULL} tokens")
-    np.atleast_1d(axes)[-1].legend(fontsize=6)
+    figure.legend(
+        *np.atleast_1d(axes)[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=5,
+        fontsize=7,
+    )
     _save(plt, figure, folder / "arr-coc-coverage.png")
 
-    asked = [numbers[0] for numbers in found.values()]
+    # Another class in each column: the last, the first, and one between.
+    chosen = zip(found.values(), (-1, 0, 1), strict=False)
+    asked = [numbers[place % len(numbers)] for numbers, place in chosen]
     relevance = 1 / (1 + np.exp(-test.logits))
     tokens = tokens_of(relevance, FULL * PATCHES // 2)
     answered = np.any(test.truth[:, asked], axis=2)
@@ -96,8 +103,9 @@ def write(
 
 
 def _save(plt: Any, figure: Any, file: Path) -> None:
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(file, dpi=90)
     plt.close(figure)
     with Image.open(file) as image:  # a palette halves what a photograph takes
-        image.convert("RGB").quantize(128).save(file, optimize=True)
+        image.convert("RGB").quantize(256).save(file, optimize=True)
