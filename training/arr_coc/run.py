@@ -6,6 +6,7 @@ A run that was killed goes on where its last checkpoint was, with the same resul
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import time
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from crossfade.runtimes.core.errors import FailedPrecondition
+from crossfade.runtimes.core.errors import FailedPrecondition, ResourceExhausted
 from crossfade.training.arr_coc import train_backbone, train_heads
 from crossfade.training.arr_coc.backbone import DetectorBackbone, freeze
 from crossfade.training.arr_coc.config import ArrCocConfig
@@ -76,7 +77,7 @@ def train(source: Source, config: ArrCocConfig, folder: Path) -> Trained:
                 trained = train_it(stage)
             finally:
                 stage.close()
-            _save(trained, file)
+            save_weights(trained, file)
             seconds[file.stem] = round(time.monotonic() - started, 1)
             seconds[f"{file.stem}_cpu"] = round(time.process_time() - cpu, 1)
             _write(folder / _RUN, json.loads((folder / _RUN).read_text()) | {"seconds": seconds})
@@ -124,7 +125,21 @@ def _write(file: Path, values: dict[str, Any]) -> None:
     beside.replace(file)
 
 
-def _save(module: nn.Module, file: Path) -> None:
+def save_weights(module: nn.Module, file: Path) -> None:
+    """Writes weights, as a whole or not at all.
+
+    Raises:
+        ResourceExhausted: the disk is full; the checkpoints stay.
+    """
     beside = file.with_suffix(".new")
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, beside)
-    beside.replace(file)
+    try:
+        beside.write_bytes(save({k: v.contiguous() for k, v in module.state_dict().items()}))
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceExhausted(
+                f"the disk is full: {file.name} was not written; the same command goes on from"
+                " the last checkpoint"
+            ) from error
+        raise

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossfade.runtimes.core.errors import FailedPrecondition, NotFound
+from crossfade.runtimes.core.errors import FailedPrecondition, NotFound, ResourceExhausted
 from crossfade.training.arr_coc import command, compare, entry, export, run
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
@@ -82,6 +83,20 @@ def test_a_loss_that_is_no_number_is_told_and_leaves_no_weights(
     with pytest.raises(NotFinite, match="learning rate"):
         run.train(data, wild, tmp_path / "wild")
     assert not list((tmp_path / "wild").glob("*.safetensors"))
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_weights(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceExhausted, match="disk is full"):
+        run.save_weights(trained.backbone, tmp_path / "backbone.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_evaluated_is_plain_and_complete(
