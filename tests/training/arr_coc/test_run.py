@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from crossfade.runtimes.core.errors import FailedPrecondition, NotFound, ResourceExhausted
-from crossfade.training.arr_coc import command, compare, entry, export, run
+from crossfade.training.arr_coc import command, compare, entry, export, plots, run
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
 from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, PATCHES
@@ -180,3 +180,11 @@ def test_shipped_configurations_say_what_they_are() -> None:
         ArrCocConfig.load(file)
     with pytest.raises(NotFound, match="bccd, digits"):
         command.config_file("cats")
+
+
+def test_the_report_has_its_pictures(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    evaluation = json.loads((folder / command.EVALUATION).read_text())
+    plots.write(trained, [("a", trained, evaluation)], tmp_path)
+    found = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(found) == {f"arr-coc-{what}.png" for what in ("precision", "coverage", "tokens")}
+    assert max(found.values()) < 300_000
