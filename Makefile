@@ -14,8 +14,8 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
     bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-tuning \
-    bench-warmstart bench-baseline bench-gate bench-deps \
-    soak native-deps native-check triton wheel clean
+    bench-warmstart bench-baseline bench-gate bench-arrcoc bench-deps \
+    demo-arrcoc soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -88,6 +88,13 @@ bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
 
 bench-ensembles: $(TEST)/.ready $(TEST)/.native  ## measure ensembles: beside bare sessions, fused, with a shadow, beside Triton's
 	@$(TEST)/bin/python -m crossfade.benchmarks.ensembles $(BENCH)
+
+bench-arrcoc: $(TEST)/.ready  ## train and compare the query-aware model: make bench-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) $(BENCH)
+
+demo-arrcoc: $(TEST)/.ready  ## one seed: train, evaluate, publish, serve, ask: make demo-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) \
+	    --seeds 1 --splits 0 --runs .bench/arr-coc-demo $(BENCH)
 
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

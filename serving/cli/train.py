@@ -27,6 +27,9 @@ class Task:
 
 
 TASKS: Final[Mapping[str, Task]] = {
+    "arr-coc": Task(
+        "crossfade.training.arr_coc.command", "which patches of a picture a query is about"
+    ),
     "image-classifier": Task(
         "crossfade.training.image_classifier.command", "a classifier of pictures"
     ),

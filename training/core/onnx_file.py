@@ -21,15 +21,23 @@ OPSET: Final = 18
 
 
 def write(
-    module: nn.Module, example: Mapping[str, torch.Tensor], outputs: Sequence[str], path: Path
+    module: nn.Module,
+    example: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    opset: int = OPSET,
+    dynamic: Mapping[str, Any] | None = None,
 ) -> None:
-    """Exports with a free first dimension, ``batch``, of every input.
+    """Exports with a free first dimension, ``batch``, of every input, or those that are named.
 
     Args:
         module: takes the inputs by name and returns one tensor, or as many as ``outputs``.
         example: inputs with a batch of at least 2, by the names of ``forward``'s arguments.
         outputs: names.
         path: of the file.
+        opset: of ONNX's own operators.
+        dynamic: free dimensions by input.
 
     Raises:
         FailedPrecondition: PyTorch's exporter cannot write the module.
@@ -44,9 +52,9 @@ def write(
             program = torch.onnx.export(
                 module,
                 kwargs=dict(example),
-                dynamic_shapes={name: {0: batch} for name in example},
+                dynamic_shapes=dict(dynamic or {name: {0: batch} for name in example}),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=list(example),
                 output_names=list(outputs),
                 verbose=False,
