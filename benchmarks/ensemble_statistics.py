@@ -19,7 +19,7 @@ from crossfade.benchmarks.progress import progress
 from crossfade.ensemble.calibration import fit_temperature, log_loss
 from crossfade.ensemble.combine import Combination, MemberScores
 from crossfade.ensemble.gate import CascadeSample, within_harm
-from crossfade.ensemble.scores import FLOOR, ScoreKind, log_softmax, softmax
+from crossfade.ensemble.scores import FLOOR, ScoreKind, doubted, log_softmax, softmax
 from crossfade.ensemble.weights import learn_weights
 
 ENOUGH_ROWS: Final = 1000
@@ -84,7 +84,7 @@ def learned(problem: Problem, repetitions: int) -> dict[str, Any]:
             temperatures = np.array([member.temperature for member in report.members])
             cool = log_softmax(z[:, rows] / temperatures[:, None, None])
             predicted = {
-                "learned": report.fit.predict(cool),
+                "learned": report.fit.predict(doubted(cool, report.doubt)),
                 "uniform": np.exp(cool).mean(axis=0),
                 **{
                     f"{name} raw": softmax(each)

@@ -18,6 +18,7 @@ from crossfade.ensemble.scores import (
     Quantization,
     ScoreKind,
     dequantize,
+    doubted,
     log_scores,
     probabilities,
 )
@@ -66,6 +67,7 @@ class Combination:
         weights: one for each member. Not negative, with sum 1; under ``LOGIT`` any finite numbers,
             not all 0, as learned by stacking.
         bias: added to each class's log-score under ``LOGIT``, in the order of ``labels``.
+        doubt: what each member with exclusive classes leaves to all of its classes, 0 to 1.
         labels: of the answer's last dimension; none for values.
     """
 
@@ -73,6 +75,7 @@ class Combination:
     weights: tuple[float, ...]
     rule: Rule = Rule.PROBABILITY
     bias: tuple[float, ...] = ()
+    doubt: float = 0.0
     _alignment: LabelAlignment | None = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,8 @@ class Combination:
             raise FailedPrecondition(f"plain values cannot be combined by {self.rule.value}")
         if any(not 0 < member.temperature < math.inf for member in self.members):
             raise FailedPrecondition("a temperature is a positive number")
+        if not 0 <= self.doubt < 1:
+            raise FailedPrecondition("a doubt is a number from 0 to 1")
         alignment = None if values else LabelAlignment.of([m.labels for m in self.members])
         classes = len(alignment.labels) if alignment else 0
         if self.bias and (self.rule is not Rule.LOGIT or len(self.bias) != classes):
@@ -147,6 +152,8 @@ class Combination:
             )
         except Internal as error:
             raise Internal(f"member {number}: {error.message}") from error
+        if member.kind.exclusive:
+            logs = doubted(logs, self.doubt).astype(np.float32)
         return self._alignment.spread(number, logs, math.log(FLOOR))
 
     def _pool(self, logs: Floats, weights: npt.NDArray[np.float64], *, exclusive: bool) -> Tensor:

@@ -135,6 +135,18 @@ def log_scores(
     return np.asarray(np.clip(cooled, _LOG_FLOOR, -_LOG_FLOOR), np.float32)
 
 
+def doubted(logs: Tensor, doubt: float) -> Tensor:
+    """Log-probabilities along the last dimension that leave ``doubt`` to all classes equally.
+
+    Who has been checked on n rows cannot know of what is rarer than one in n: without doubt a zero
+    that was never found wrong outweighs all other members on the first row where it is.
+    """
+    if not doubt:
+        return logs
+    result: Tensor = np.log((1 - doubt) * np.exp(logs) + doubt / logs.shape[-1])
+    return result
+
+
 def probabilities(logs: Tensor, *, exclusive: bool) -> Floats:
     """From log-scores to probabilities, float32; exclusive ones sum to 1."""
     return np.asarray(softmax(logs) if exclusive else sigmoid(logs), np.float32)

@@ -14,7 +14,7 @@ from crossfade.ensemble import mixtures
 from crossfade.ensemble.calibration import expected_calibration_error, fit_temperature, log_loss
 from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.mixtures import Doubles
-from crossfade.ensemble.scores import FLOOR, log_softmax, softmax
+from crossfade.ensemble.scores import FLOOR, doubted, log_softmax, softmax
 from crossfade.ensemble.stacking import stack
 from crossfade.runtimes.core.errors import InvalidArgument
 
@@ -30,7 +30,7 @@ class Fit:
     bias: tuple[float, ...] = ()
 
     def predict(self, logs: Doubles) -> Doubles:
-        """Probabilities [N, C] from calibrated log-probabilities [M, N, C]."""
+        """Probabilities [N, C] from calibrated and doubted log-probabilities [M, N, C]."""
         w = np.array(self.weights)
         if self.rule is Rule.LOGIT:
             bias = np.array(self.bias) if self.bias else 0.0
@@ -96,6 +96,11 @@ class WeightsReport:
     candidates: tuple[Candidate, ...]
     chosen: str
     nested_log_loss: float
+
+    @property
+    def doubt(self) -> float:
+        """What every member leaves to all classes: 1 in ``rows`` + 2, Laplace's rule."""
+        return _doubt(self.rows)
 
     @property
     def fit(self) -> Fit:
@@ -247,7 +252,7 @@ class _Learner:
     @classmethod
     def on(cls, z: Doubles, labels: Labels) -> Self:
         temperatures = np.array([fit_temperature(member, labels) for member in z])
-        calibrated = _cooled(z, temperatures)
+        calibrated = _cooled(z, temperatures, len(labels))
         frequencies = np.bincount(labels, minlength=z.shape[2]) / len(labels)
         blind = -np.log(frequencies[labels])
         useful = np.zeros(len(z), bool)
@@ -263,7 +268,7 @@ class _Learner:
         return dataclasses.replace(learned, weights=tuple(weights.tolist()))
 
     def calibrate(self, z: Doubles) -> Doubles:
-        return _cooled(z, self.temperatures)
+        return _cooled(z, self.temperatures, len(self.labels))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -304,8 +309,12 @@ def _shares(fit: Fit, logs: Doubles) -> tuple[float, ...]:
     return tuple((sizes / sizes.sum()).tolist())
 
 
-def _cooled(z: Doubles, temperatures: Doubles) -> Doubles:
-    return np.maximum(log_softmax(z / temperatures[:, None, None]), np.log(FLOOR))
+def _cooled(z: Doubles, temperatures: Doubles, rows: int) -> Doubles:
+    return doubted(log_softmax(z / temperatures[:, None, None]), _doubt(rows))
+
+
+def _doubt(rows: int) -> float:
+    return 1 / (rows + 2)
 
 
 def _folds(y: Labels, folds: int, rng: np.random.Generator) -> list[Labels]:

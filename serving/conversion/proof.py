@@ -181,6 +181,8 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
     if target.quantised:
         proof.notes.append("it was calibrated on the rows that it is judged by")
     rows, given = _real(job, proof)
+    names = list(job.class_names) or _class_names(proof, given)
+    right = _right(proof, rows, names)
     value_range, source_of_range = _range(job, rows)
     pairs = _run_real(proof, rows, given, say) if rows is not None else []
     say("trying adversarial inputs")
@@ -202,7 +204,7 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
             for group, found in proof.groups.items()
         },
         "first_choices": _first_choices(proof, pairs, rows),
-        "metric": _metric(proof, pairs, rows),
+        "metric": _metric(proof, pairs, right),
     }
     say("measuring latency")
     report["latency_ms"] = latency.measure(
@@ -211,7 +213,7 @@ def prove(job: Job, say: Say) -> dict[str, Any]:
         _timed(proof, rows, value_range),
     )
     if any(pair is not None for pair in pairs):
-        report["class_names"] = list(job.class_names) or _class_names(proof, given)
+        report["class_names"] = names
     report["reasons"] = list(dict.fromkeys(proof.reasons))
     report["accepted"] = not proof.reasons
     return report
@@ -305,17 +307,22 @@ def _first_choices(
     return {"output": output, "rows": len(same), "same": sum(same), "agreement": agreement}
 
 
+def _right(proof: Proof, rows: Rows | None, names: Sequence[str]) -> Tensor | None:
+    """The right class of each row, where labels are given: read before the work begins."""
+    if proof.job.labels is None:
+        return None
+    if rows is None or not rows.real or scores_of(proof.wanted) is None:
+        raise InvalidArgument("labels need data (--data) and a model with one output of scores")
+    return data.read_labels(Path(proof.job.labels), rows, names)
+
+
 def _metric(
-    proof: Proof, pairs: Sequence[Answers | None], rows: Rows | None
+    proof: Proof, pairs: Sequence[Answers | None], right: Tensor | None
 ) -> dict[str, Any] | None:
     """Accuracy on both sides, where labels are given; it may fall by one point in a hundred."""
-    job = proof.job
-    if job.labels is None:
-        return None
     output = scores_of(proof.wanted)
-    if rows is None or not rows.real or output is None:
-        raise InvalidArgument("labels need data (--data) and a model with one output of scores")
-    right = data.read_labels(Path(job.labels), rows, job.class_names)
+    if right is None or output is None:
+        return None
     known = [
         (pair, label)
         for pair, label in zip(pairs, right, strict=True)

@@ -109,6 +109,30 @@ def test_a_client_notices_nothing(
 
 
 @pytest.mark.slow
+def test_a_program_of_pytorch_becomes_onnx(tmp_path: Path, serve: Serve) -> None:
+    pytest.importorskip("torch")
+    made = tmp_path / "models" / "net" / "1"
+    made.mkdir(parents=True)
+    save = "from pathlib import Path; from tests.runtimes import exported_programs as e; e.affine(Path({!r}))"
+    subprocess.run(
+        [sys.executable, "-c", save.format(str(made))],
+        check=True,
+        timeout=200,
+        cwd=Path(__file__).parents[2],
+    )
+    done = convert("net", "--repository", "models", "--to", "onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(torch, signature serving_default) -> onnx" in done.stdout
+    server = serve("--model-repository", tmp_path / "models")
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with triton.InferenceServerClient(server.grpc) as client:
+        assert client.get_model_metadata("net").platform == "onnxruntime_onnx"
+        (shape,) = [i.shape for i in client.get_model_metadata("net").inputs]
+    assert list(shape) == [-1, *rows.shape[1:]]
+    np.testing.assert_allclose(infer(server, "net", "2", "x", rows).as_numpy("y"), 2 * rows + 1)
+
+
+@pytest.mark.slow
 def test_a_rejected_conversion_changes_nothing(repository: Path, tmp_path: Path) -> None:
     before = files(repository)
     arguments = ("net", "--repository", repository, "--to", "onnx", "--tolerance", "1e-12")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -89,6 +91,24 @@ def test_each_is_refused_with_a_reason(
 def test_saved_models_are_refused_with_a_reason(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     _survives(start(SAVED_MODELS), SAVED_MODELS, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("corpus", [ONNX, TFLITE], ids=["onnx", "tflite"])
+def test_inspect_refuses_each_and_stays_alive(corpus: Mapping[str, Build], tmp_path: Path) -> None:
+    for name, build in {**corpus, "good": _good}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        build(folder)
+        command = [sys.executable, "-m", "crossfade", "inspect", name]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=110, check=False
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == (0 if name == "good" else 1), (name, said)
+        assert "Traceback" not in said
+        assert "root:" not in said
 
 
 @pytest.mark.slow

@@ -369,3 +369,15 @@ def test_what_is_refused_of_an_answer() -> None:
         values([np.array([np.inf])])
     with pytest.raises(FailedPrecondition, match="temperature"):
         Combination((MemberScores(P, AB, temperature=0),), (1.0,))
+
+
+def test_a_zero_that_is_doubted_forbids_nothing() -> None:
+    two = (MemberScores(ScoreKind.PROBABILITIES, ("a", "b")),) * 2
+    sure, other = np.array([[1.0, 0.0]]), np.array([[0.001, 0.999]])
+    plain = Combination(two, (0.5, 0.5), Rule.LOGIT)([sure, other])
+    doubting = Combination(two, (0.5, 0.5), Rule.LOGIT, doubt=0.01)([sure, other])
+    assert plain[0, 0] > 0.98
+    expected = np.sqrt([0.995 * 0.00599, 0.005 * 0.99401])
+    np.testing.assert_allclose(doubting[0], expected / expected.sum(), rtol=1e-4)
+    with pytest.raises(FailedPrecondition, match="doubt"):
+        Combination(two, (0.5, 0.5), doubt=1.0)

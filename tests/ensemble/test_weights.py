@@ -199,3 +199,28 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InvalidArgument):
         learn_weights(logs, labels, names)
+
+
+def test_what_is_served_is_what_was_learned() -> None:
+    """A member that is certain and wrong on one row in a thousand costs the ensemble little."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 1000)
+    sure = np.where(np.eye(2)[labels] > 0, 1.0, 0.0)
+    sure[0] = 1 - sure[0]
+    good = 0.9 * np.eye(2)[labels] + 0.05
+    logs = np.log(np.maximum([sure, good], 1e-7))
+    report = learn_weights(logs, labels, ["sure", "good"])
+    assert report.doubt == 1 / 1002
+    pool = Combination(
+        tuple(
+            MemberScores(ScoreKind.PROBABILITIES, ("a", "b"), temperature=member.temperature)
+            for member in report.members
+        ),
+        report.fit.weights,
+        report.fit.rule,
+        report.fit.bias,
+        report.doubt,
+    )
+    answer = pool([sure, good])
+    assert -np.log(answer[np.arange(1000), labels]).mean() < 0.02
+    assert answer[0, labels[0]] > 1e-4

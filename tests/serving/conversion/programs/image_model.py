@@ -23,20 +23,56 @@ import tensorflow as tf
 SIZE = 224
 
 
-def network(which: str, classes: int) -> Any:
+def network(which: str, classes: int, size: int = SIZE) -> Any:
     keras.utils.set_random_seed(1)
     if which == "mobilenet":
         make = keras.applications.MobileNetV2
     else:
         make = keras.applications.EfficientNetB0
     return make(
-        weights=None, classes=classes, input_shape=(SIZE, SIZE, 3), classifier_activation=None
+        weights=None, classes=classes, input_shape=(size, size, 3), classifier_activation=None
     )
 
 
-def decode(content: Any) -> Any:
+def decode(content: Any, size: int = SIZE) -> Any:
     image = tf.io.decode_image(content, channels=3, expand_animations=False)
-    return tf.image.resize(tf.cast(image, tf.float32), [SIZE, SIZE])
+    return tf.image.resize(tf.cast(image, tf.float32), [size, size])
+
+
+def export(net: Any, names: list[str], scaled: bool, out: str) -> None:
+    """Writes a network that gives logits; ``scaled``: it wants pixels from -1 to 1."""
+
+    size = net.input_shape[1]
+
+    def decode_sized(content: Any) -> Any:
+        return decode(content, size)
+
+    def classify(image: Any) -> Any:
+        x = image / 127.5 - 1.0 if scaled else image
+        return {"scores": tf.nn.softmax(net(x, training=False))}
+
+    def serve(image_bytes: Any, key: Any) -> Any:
+        spec = tf.TensorSpec([size, size, 3], tf.float32)
+        scores = classify(tf.map_fn(decode_sized, image_bytes, fn_output_signature=spec))["scores"]
+        labels = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
+        return {"labels": labels, "scores": scores, "key": key}
+
+    archive = keras.export.ExportArchive()
+    archive.track(net)
+    archive.add_endpoint(
+        "serving_default",
+        serve,
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image_bytes"),
+            tf.TensorSpec([None], tf.string, name="key"),
+        ],
+    )
+    archive.add_endpoint(
+        "pixels",
+        classify,
+        input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="image")],
+    )
+    archive.write_out(out, verbose=False)
 
 
 def main() -> None:
@@ -63,33 +99,8 @@ def main() -> None:
         [weights.astype(np.float32), (-features.mean(axis=0) @ weights).astype(np.float32)]
     )
 
-    def classify(image: Any) -> Any:
-        x = image / 127.5 - 1.0 if scaled else image
-        return {"scores": tf.nn.softmax(net(x, training=False))}
-
-    def serve(image_bytes: Any, key: Any) -> Any:
-        spec = tf.TensorSpec([SIZE, SIZE, 3], tf.float32)
-        scores = classify(tf.map_fn(decode, image_bytes, fn_output_signature=spec))["scores"]
-        labels = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
-        return {"labels": labels, "scores": scores, "key": key}
-
-    archive = keras.export.ExportArchive()
-    archive.track(net)
-    archive.add_endpoint(
-        "serving_default",
-        serve,
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="image_bytes"),
-            tf.TensorSpec([None], tf.string, name="key"),
-        ],
-    )
-    archive.add_endpoint(
-        "pixels",
-        classify,
-        input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32, name="image")],
-    )
-    archive.write_out(out, verbose=False)
-    print(classify(tf.constant(pixels))["scores"].numpy().max(axis=1))
+    export(net, names, scaled, out)
+    print(keras.ops.softmax(net(fed, training=False)).numpy().max(axis=1))
 
 
 if __name__ == "__main__":
