@@ -56,6 +56,7 @@ class Contract:
     labels: Mapping[str, tuple[str, ...]]
     max_batch_size: int
     quantization: Mapping[str, tuple[float, int]]
+    headers: tuple[str, ...]
 
     @classmethod
     def of(cls, metadata: ModelMetadata) -> Self:
@@ -65,6 +66,7 @@ class Contract:
             {name: tuple(labels) for name, labels in metadata.labels.items()},
             metadata.max_batch_size,
             dict(metadata.quantization),
+            metadata.headers,
         )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.labels import order_of
-from crossfade.ensemble.members import Live, Member, look
+from crossfade.ensemble.measures import Measure
+from crossfade.ensemble.members import Known, Live, Member, look
 from crossfade.ensemble.plan import Face, Kind, Plan
 from crossfade.ensemble.team import Record, Stale, Team
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
@@ -104,6 +106,7 @@ class Ensemble:
             {DEFAULT_SIGNATURE: self._face.signature},
             self._face.labels,
             self._face.max_batch_size,
+            headers=self._headers(kind),
         )
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
@@ -137,6 +140,20 @@ class Ensemble:
 
     def close(self) -> None:
         """See ``Model.close``; the members stay."""
+        if close := getattr(self._kind, "close", None):
+            close()
+
+    def measures(self) -> Iterable[Measure]:
+        """See ``Measuring``; nothing where the kind counts nothing of its own."""
+        measures: Callable[[], Iterable[Measure]] = getattr(self._kind, "measures", tuple)
+        return measures()
+
+    def _headers(self, kind: Kind) -> tuple[str, ...]:
+        """What the kind and, since it passes requests on, the members look at."""
+        own: tuple[str, ...] = getattr(kind, "headers", ())
+        looks = [look(member, self._live) for member in self._members]
+        theirs = (one.contract.headers for one in looks if isinstance(one, Known))
+        return tuple(sorted({*own, *itertools.chain(*theirs)}))
 
     def _all(self, request: InferRequest) -> InferRequest:
         return InferRequest(

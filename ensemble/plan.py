@@ -69,7 +69,11 @@ class Plan(Protocol):
 
 
 class Kind(Protocol):
-    """A kind of ensemble with its settings."""
+    """A kind of ensemble with its settings.
+
+    It may have ``headers``, see ``ModelMetadata``; ``measures()``, see ``measures.Measuring``; and
+    ``close()``, for what it does on its own.
+    """
 
     def __call__(self, members: Sequence[tuple[str, Look]]) -> Plan:
         """Makes a plan for the members as they are now, each with its name.

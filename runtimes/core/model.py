@@ -102,6 +102,8 @@ class ModelMetadata:
         max_batch_size: rows that one run may have; 0 where the model is not batched.
         nodes: how many of the graph's nodes run where, as far as the runtime says.
         quantization: scale and zero point, by name, of tensors that store real numbers as integers.
+        headers: names of HTTP headers, or metadata of gRPC, that it looks at, in lower case. Each
+            that a request has is among its parameters, under ``header:`` and the name.
     """
 
     name: str
@@ -112,6 +114,7 @@ class ModelMetadata:
     max_batch_size: int = 0
     nodes: Mapping[str, int] = dataclasses.field(default_factory=_nothing)
     quantization: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=_nothing)
+    headers: tuple[str, ...] = ()
 
     @property
     def default_signature(self) -> str:

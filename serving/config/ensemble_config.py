@@ -6,9 +6,11 @@ A mapping of names is read from the member's side: its own name first, then the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+
+from crossfade.serving.config.sizes import parse_bytes
 
 Name = Annotated[str, pydantic.Field(min_length=1, max_length=256)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -159,7 +161,172 @@ class Pipeline(Section):
         return self.steps
 
 
-Ensemble = Weighted | Fallback | Pipeline
+class SplitMember(Member):
+    """A member that answers a share of the requests.
+
+    Attributes:
+        basis_points: its share in hundredths of a percent.
+    """
+
+    basis_points: Annotated[int, pydantic.Field(ge=0, le=10_000)]
+
+
+class SplitKey(Section):
+    """What keeps requests that belong together at one member.
+
+    Attributes:
+        header: of HTTP, or metadata of gRPC.
+        parameter: of the request (Open Inference Protocol).
+        input: a tensor whose first element counts.
+    """
+
+    header: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9-]{1,128}$")] | None = None
+    parameter: Name | None = None
+    input: Name | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> SplitKey:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give one of header, parameter, input")
+        return self
+
+
+class Split(Section):
+    """One member answers each request; the first one is the primary.
+
+    Attributes:
+        key: by which the choice is sticky; without it each request is a draw of its own.
+    """
+
+    kind: Literal["split"]
+    members: Annotated[tuple[SplitMember, ...], pydantic.Field(min_length=2, max_length=64)]
+    key: SplitKey | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Split:
+        check_names(self.members)
+        total = sum(member.basis_points for member in self.members)
+        if total != 10_000:
+            raise ValueError(f"basis_points of all members are {total:,} together, not 10,000")
+        return self
+
+
+class CopyQueue(Section):
+    """Copies of requests that wait for a mirror.
+
+    Attributes:
+        max_size: copies; one more is dropped.
+        max_bytes: of their inputs together; also ``64MiB``.
+    """
+
+    max_size: Annotated[int, pydantic.Field(ge=1, le=100_000)] = 64
+    max_bytes: Annotated[int, pydantic.Field(ge=1)] = 64 * 1024 * 1024
+
+    @pydantic.field_validator("max_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_bytes(value)
+
+
+class Shadow(Section):
+    """The primary answers; mirrors get copies, and the answers are compared.
+
+    Attributes:
+        sample_percent: of the requests, in steps of 0.01.
+        workers: copies that run at the same time.
+        timeout_ms: how long a copy may run.
+        tolerance: by how much real numbers may differ and still be the same, relative to the
+            larger one, or absolute below one.
+        keep: comparisons that are remembered.
+    """
+
+    kind: Literal["shadow"]
+    primary: Member
+    mirrors: Annotated[tuple[Member, ...], pydantic.Field(min_length=1, max_length=16)]
+    sample_percent: Annotated[float, pydantic.Field(ge=0, le=100)] = 100.0
+    queue: CopyQueue = CopyQueue()
+    workers: Annotated[int, pydantic.Field(ge=1, le=64)] = 1
+    timeout_ms: PositiveMs = 30_000
+    tolerance: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 1e-3
+    keep: Annotated[int, pydantic.Field(ge=0, le=100_000)] = 1000
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Shadow:
+        check_names(self.members)
+        if abs(self.sample_percent * 100 - round(self.sample_percent * 100)) > 1e-6:
+            raise ValueError("sample_percent has steps of 0.01")
+        return self
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The primary first."""
+        return (self.primary, *self.mirrors)
+
+
+class CascadeStage(Member):
+    """One stage of a cascade.
+
+    Attributes:
+        scores: what its numbers are, where that is not what the cascade says of all.
+        labels: class names in index order, where the model itself has none.
+        temperature: divides its log-scores.
+        threshold: it answers where it is at least so confident; of the last stage there is none.
+    """
+
+    scores: Literal["probabilities", "logits"] | None = None
+    labels: tuple[str, ...] | None = None
+    temperature: PositiveMs = 1.0
+    threshold: Fraction | None = None
+
+
+class Cascade(Section):
+    """The first stage answers what it is sure of, the next one the rest, and so on.
+
+    Attributes:
+        scores: what the stages' numbers are.
+        output: with the scores; by default the one output that all stages have with labels.
+        measure: what counts as confidence.
+        per: what is decided on: each row, or a request, which one unsure row takes along.
+        gate: file beside the configuration with a gate's report, in place of thresholds and
+            ``measure``; its deferral rate is watched.
+        stage_output: an output that has the place of the stage that answered each row.
+    """
+
+    kind: Literal["cascade"]
+    stages: Annotated[tuple[CascadeStage, ...], pydantic.Field(min_length=2, max_length=16)]
+    scores: Literal["probabilities", "logits"] | None = None
+    output: Name | None = None
+    measure: Literal["maximum", "margin", "entropy"] | None = None
+    per: Literal["row", "request"] = "row"
+    gate: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = (
+        None
+    )
+    stage_output: Name | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Cascade:
+        check_names(self.stages)
+        lacking = [s.name or s.model for s in self.stages if not (s.scores or self.scores)]
+        if lacking:
+            raise ValueError(
+                f"say what the outputs of {', '.join(lacking)} are: scores: probabilities or logits"
+            )
+        if self.stages[-1].threshold is not None:
+            raise ValueError("the last stage has no threshold: it answers whatever it gets")
+        given = [stage.threshold is not None for stage in self.stages[:-1]]
+        if self.gate is not None and (any(given) or self.measure is not None):
+            raise ValueError("give either gate or thresholds and measure")
+        if self.gate is None and not all(given):
+            raise ValueError("give every stage but the last a threshold, or the cascade a gate")
+        return self
+
+    @property
+    def members(self) -> tuple[CascadeStage, ...]:
+        """The stages."""
+        return self.stages
+
+
+Ensemble = Weighted | Fallback | Pipeline | Split | Shadow | Cascade
 AnyEnsemble = Annotated[
     Ensemble,
     pydantic.Discriminator("kind"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from crossfade.ensemble.keys import HEADER
 from crossfade.runtimes.core.errors import (
     CrossfadeError,
     Internal,
@@ -20,6 +21,7 @@ from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.tensors import fit
 from crossfade.serving.tensors.layout import Layout
 from crossfade.serving.tensors.raw import RawTensor
+from crossfade.serving.transport.calls import Caller
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Query:
         deadline_s: ``time.monotonic()`` value; ``None`` is none.
         priority: 1 is served first; 0 is the model's default.
         layout: what ``inputs`` share with those of other requests, if it is known.
+        caller: whose headers or metadata a model may look at; see ``ModelMetadata.headers``.
         may_lack_one: inputs are given the last dimension of 1 that they lack.
         lacked_one: whether they were, once the request has been answered.
     """
@@ -48,6 +51,7 @@ class Query:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cancelled: Cancellation | None = None
     layout: Layout | None = None
+    caller: Caller | None = None
     may_lack_one: bool = False
     lacked_one: bool = False
 
@@ -165,6 +169,13 @@ def _answer(served: Served, model: Model, query: Query) -> InferResult:
         return Internal.hide(error, _log, f"model {query.ref.name}")
 
 
+def _with_headers(
+    parameters: Mapping[str, Any], names: Iterable[str], caller: Caller
+) -> Mapping[str, Any]:
+    given = caller.metadata
+    return {**parameters, **{HEADER + name: given[name] for name in names if name in given}}
+
+
 def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
     name = query.signature or served.default_signature
     try:
@@ -180,6 +191,9 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
     except CrossfadeError as error:
         served.statistics.record_failure(error, 0)
         return error
+    parameters = query.parameters
+    if served.metadata.headers and query.caller is not None:
+        parameters = _with_headers(parameters, served.metadata.headers, query.caller)
     return InferRequest(
         inputs,
         name,
@@ -187,7 +201,7 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
         query.deadline_s,
         query.priority,
         query.id,
-        query.parameters,
+        parameters,
         query.cancelled,
         rows,
     )

@@ -24,7 +24,8 @@ from crossfade.ensemble.weighted import Voice, Weighted
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
-from crossfade.serving.lifecycle import labels
+from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.lifecycle import labels, routing
 from crossfade.serving.lifecycle.declared import declared
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.warming import warm_up
@@ -85,6 +86,9 @@ def _pipeline(section: config.Pipeline, _: Setting) -> Kind:
 _KINDS: Final[Mapping[type[config.Section], Callable[[Any, Setting], Kind]]] = {
     config.Weighted: _weighted,
     config.Fallback: _fallback,
+    config.Split: lambda section, setting: routing.split(section, setting.name),
+    config.Shadow: lambda section, setting: routing.shadow(section, setting.name),
+    config.Cascade: lambda section, setting: routing.cascade(section, setting.name, setting.folder),
     config.Pipeline: _pipeline,
 }
 
@@ -164,7 +168,10 @@ class Ensembles:
         )
         if model.config.warmup:
             warm_up(built, model.config.warmup, folder)
-        return Served(_Counted(built, statistics), statistics, model.config, Unqueued())
+        return Served(
+            *(_Counted(built, statistics), statistics, model.config, Unqueued()),
+            measures=built.measures,
+        )
 
     def mark(self, section: config.Ensemble) -> str:
         """Changes when a member comes, goes, or becomes another one to the ensemble."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from crossfade.ensemble.measures import Measure
 from crossfade.runtimes.core.model import Model, ModelMetadata
 from crossfade.runtimes.isolated.session import IsolatedSession
 from crossfade.serving.batching.decoupled import Decoupled
@@ -63,6 +65,7 @@ class Served:
         streaming: Decoupled | None = None,
         worker: IsolatedSession | None = None,
         processes: bool = False,
+        measures: Callable[[], Iterable[Measure]] = tuple,
     ) -> None:
         self.model = model
         self.metadata: ModelMetadata = model.metadata
@@ -72,6 +75,7 @@ class Served:
         self.streaming = streaming  # of a decoupled model
         self._processes = processes  # a picture takes longer to decode than many models to run
         self.worker = worker  # of an isolated one
+        self.measures = measures  # of an ensemble
         self.memory_bytes = 0  # at most, as its runtime estimates
         self.loaded_ns = time.time_ns()
         self.default_signature = self.metadata.default_signature

@@ -20,7 +20,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from crossfade.ensemble.measures import Measure
 from crossfade.runtimes.core.model import ModelMetadata
+from crossfade.serving.metrics import ensembles
 from crossfade.serving.metrics.statistics import LATENCY_BOUNDS_S, Statistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -91,6 +93,11 @@ class Observed(Protocol):
     @property
     def memory_bytes(self) -> int:
         """What it takes at most."""
+        ...
+
+    @property
+    def measures(self) -> Callable[[], Iterable[Measure]]:
+        """What an ensemble counts of its own."""
         ...
 
 
@@ -164,6 +171,7 @@ class Exposition:
         yield from _memory(served, self._memory)
         yield from _triton(served)
         yield _tensorflow(served)
+        yield from ensembles.families((_labels(one), one.measures()) for one in served)
         yield from self._others()
 
     def describe(self) -> Iterator[Metric]:

@@ -163,7 +163,7 @@ def to_query(
         head.id,
         deadline_s,
         asked.priority,
-        asked.sequence,
+        asked.passed,
         cancelled=call.cancelled,
     )
     return query, special

@@ -68,8 +68,9 @@ def to_query(request: HttpRequest, ref: ModelRef, regions: SharedRegions) -> tup
         _text(document, "id", "the request") if "id" in document else "",
         deadline_s,
         asked.priority,
-        asked.sequence,
+        asked.passed,
         cancelled=request.cancelled,
+        caller=request,
     )
     return query, Form(asked.binary_data_output, outputs)
 

@@ -53,7 +53,9 @@ _REQUEST: Final = _object(
     outputs=_list(_object({"name": _TEXT}, parameters=_PARAMETERS)),
 )
 _RESPONSE: Final = _object(
-    {"model_name": _TEXT, "model_version": _TEXT, "outputs": _list(_OUTPUT)}, id=_TEXT
+    {"model_name": _TEXT, "model_version": _TEXT, "outputs": _list(_OUTPUT)},
+    id=_TEXT,
+    parameters=_PARAMETERS,
 )
 _JSON_LENGTH: Final = {
     "name": HEADER,

@@ -13,6 +13,10 @@ _RESERVED: Final = "triton_"
 _SEQUENCE_ID: Final = "sequence_id"
 _MAX_ID_LENGTH: Final = 128
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
+_KNOWN: Final = frozenset(
+    {"priority", "timeout", "version_label", "binary_data_output", EMPTY_FINAL}
+    | {_SEQUENCE_ID, "sequence_start", "sequence_end"}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,14 +28,15 @@ class RequestParameters:
         timeout_s: how long the request may take; ``None`` is no limit of its own.
         version_label: names the version instead of a number.
         binary_data_output: over HTTP, outputs are bytes unless they say otherwise.
-        sequence: what the request says of the sequence that it belongs to, by parameter's name.
+        passed: what the model gets, by parameter's name: the sequence that the request belongs to,
+            and all that means nothing here.
     """
 
     priority: int = 0
     timeout_s: float | None = None
     version_label: str | None = None
     binary_data_output: bool = False
-    sequence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    passed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 NO_PARAMETERS: Final = RequestParameters()
@@ -74,8 +79,12 @@ def read(parameters: Mapping[str, Any]) -> RequestParameters:
         timeout_us / 1e6 if timeout_us else None,
         label,
         flags[0],
-        _sequence(parameters),
+        {**_others(parameters), **_sequence(parameters)},
     )
+
+
+def _others(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in _KNOWN}
 
 
 def _sequence(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,12 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         ref = ModelRef(parts["model"], version_of(parts.get("version") or ""))
         if request.headers.get(binary_body.HEADER.lower()) == "0":
             tensor = raw_request.only_input(describe.signature(ref), request.body)
-            query = Query(ref, [tensor], deadline_s=request.deadline_s, cancelled=request.cancelled)
+            query = Query(
+                *(ref, [tensor]),
+                deadline_s=request.deadline_s,
+                cancelled=request.cancelled,
+                caller=request,
+            )
             form = Form(binary=True)
         else:
             query, form = to_query(request, ref, regions)

@@ -47,6 +47,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
             except CrossfadeError as error:
                 answers[index] = error
             else:
+                query.caller = call
                 queries.append(query)
                 places.append((index, special))
         if queries:

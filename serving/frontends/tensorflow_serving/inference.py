@@ -11,6 +11,7 @@ from crossfade.runtimes.core.model import Cancellation, InferResponse, ModelRef
 from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.frontends.tensorflow_serving import examples, model_spec, refusals
 from crossfade.serving.frontends.tensorflow_serving.results import Method
+from crossfade.serving.transport.calls import Caller
 from crossfade.serving.wire import tf_framework as framework
 
 
@@ -41,6 +42,7 @@ def task(
     serialized: Sequence[bytes],
     deadline_s: float | None,
     cancelled: Cancellation,
+    caller: Caller,
 ) -> Task:
     """Makes a query of examples.
 
@@ -60,6 +62,7 @@ def task(
         name,
         deadline_s=deadline_s,
         cancelled=cancelled,
+        caller=caller,
     )
     return Task(method, query, name, len(serialized))
 

@@ -28,7 +28,8 @@ def handler(plane: DataPlane, metrics: TensorflowMetrics) -> _Handler:
         queries: dict[int, Query] = {}
         for index, (message, call) in enumerate(asked):
             try:
-                queries[index] = _query(message, call)
+                queries[index] = query = _query(message, call)
+                query.caller = call
             except CrossfadeError as error:
                 answers[index] = error
         responses: list[InferResponse] = []

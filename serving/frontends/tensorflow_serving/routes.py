@@ -63,6 +63,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
                 *(ref, part, (), name),
                 deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
+                caller=request,
             )
             for part in asked.parts
         ]
@@ -85,6 +86,7 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
                 serialized=examples.serialized(json_examples.to_input(document)),
                 deadline_s=request.deadline_s,
                 cancelled=request.cancelled,
+                caller=request,
             )
             (result,) = inference.run(plane, (task,))
             if isinstance(result, CrossfadeError):

@@ -198,6 +198,7 @@ def _task(
         serialized=examples.serialized(examples_of),
         deadline_s=call.deadline_s,
         cancelled=call.cancelled,
+        caller=call,
     )
 
 

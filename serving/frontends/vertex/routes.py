@@ -96,7 +96,10 @@ def _predict_rows(
         raise InvalidArgument(f"the model has no signature '{escape(signature_name)}'")
     asked = json_rows.ask(document, signature)
     cancelled = request.cancelled
-    queries = [Query(ref, part, (), signature_name, cancelled=cancelled) for part in asked.parts]
+    queries = [
+        Query(ref, part, (), signature_name, cancelled=cancelled, caller=request)
+        for part in asked.parts
+    ]
     responses = []
     for result in plane.infer(queries):
         if isinstance(result, CrossfadeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from crossfade.ensemble.measures import Histogram, Measure, Tally
 from crossfade.runtimes.core.errors import Cancelled, Internal, InvalidArgument, ResourceExhausted
 from crossfade.runtimes.core.model import (
     InferRequest,
@@ -65,6 +66,7 @@ class Version:
         self.queue = Queue(waiting)
         self.worker: Worker | None = None
         self.memory_bytes = 0
+        self.measures: Callable[[], Iterable[Measure]] = tuple
 
 
 def parse(exposition: Exposition) -> Samples:
@@ -255,3 +257,38 @@ def test_workers_and_memory() -> None:
     assert value(samples, "crossfade_evictions_total") == 5
     memory.limit_bytes = None
     assert ("crossfade_memory_budget_bytes", frozenset()) not in parse(exposition)
+
+
+def test_what_ensembles_count_of_their_own() -> None:
+    one, other, leaf = Version("a", 1), Version("b", 2), Version("c", 3)
+    tally, ratios = Tally(), Histogram((-0.5, 1.0))
+    tally.add("red", count=3)
+    for ratio in (-1, 0.5, 1, 7):
+        ratios.observe(ratio)
+    one.measures = lambda: [
+        Measure("split_requests", "counter", "Requests", ("member",), tally.values()),
+        Measure("shadow_waiting", "gauge", "Copies", (), {(): 2.0}),
+    ]
+    other.measures = lambda: [
+        Measure("split_requests", "counter", "Requests", ("member",), {("blue",): 4.0}),
+        Measure("shadow_latency_ratio", "histogram", "Ratio", ("member",), {("blue",): ratios}),
+    ]
+
+    samples = parse(Exposition(lambda: [one, other, leaf], lambda: True))
+
+    name = "crossfade_split_requests_total"
+    assert value(samples, name, model="a", version="1", member="red") == 3
+    assert value(samples, name, model="b", version="2", member="blue") == 4
+    assert value(samples, "crossfade_shadow_waiting", model="a", version="1") == 2
+    buckets = [
+        value(
+            samples,
+            "crossfade_shadow_latency_ratio_bucket",
+            model="b",
+            version="2",
+            member="blue",
+            le=le,
+        )
+        for le in ("-0.5", "1", "+Inf")
+    ]
+    assert buckets == [1, 3, 4]
