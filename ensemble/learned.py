@@ -21,6 +21,7 @@ class Learned:
 
     Attributes:
         labels: the classes that ``bias`` is for, in its order.
+        doubt: see ``Combination``.
     """
 
     weights: Mapping[str, float]
@@ -28,6 +29,7 @@ class Learned:
     rule: Rule
     bias: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
+    doubt: float = 0.0
 
     @classmethod
     def read(cls, text: str, members: Sequence[str]) -> Self:
@@ -64,6 +66,7 @@ class Learned:
             fit.rule,
             fit.bias,
             classes,
+            report.doubt,
         )
 
     def bias_for(self, labels: Sequence[str]) -> tuple[float, ...]:

@@ -96,7 +96,7 @@ class Weighted:
             )
             for member, voice, temperature in zip(known, voices, temperatures, strict=True)
         )
-        pool = Combination(scores, weights, rule)
+        pool = Combination(scores, weights, rule, doubt=learned.doubt if learned else 0.0)
         if learned is not None and learned.bias:
             pool = dataclasses.replace(pool, bias=learned.bias_for(pool.labels))
         return pool

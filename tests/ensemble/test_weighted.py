@@ -204,7 +204,9 @@ def test_learned_weights_count_by_the_members_names() -> None:
     )
     kind = dataclasses.replace(weighted(), learned=learned)
     (found,) = ensemble(kind, FakeLive(one=echo(ABC), two=flat)).infer([request([1, 0, 0])])
-    assert np.allclose(answered(found).outputs["scores"], [[0.5, 0.25, 0.25]], atol=1e-5)
+    doubted = (1 - learned.doubt) * np.array([[0.5, 0.25, 0.25]]) + learned.doubt / 3
+    assert learned.doubt == 1 / 12
+    assert np.allclose(answered(found).outputs["scores"], doubted, atol=1e-5)
 
 
 def test_a_learned_bias_follows_its_labels() -> None:
