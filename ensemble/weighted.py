@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from crossfade.ensemble.combine import Combination, MemberScores, Rule
 from crossfade.ensemble.fitting import agree, intersection, joined_inputs, present, rows_at_most
 from crossfade.ensemble.learned import Learned
@@ -14,7 +16,7 @@ from crossfade.ensemble.scores import ScoreKind
 from crossfade.ensemble.team import Team
 from crossfade.ensemble.turnout import Turnout
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition
-from crossfade.runtimes.core.model import InferRequest, InferResponse, Signature, TensorSpec
+from crossfade.runtimes.core.model import InferRequest, InferResponse, Signature, Tensor, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,10 +114,49 @@ class _Plan:
     def infer(self, requests: Sequence[InferRequest], team: Team) -> Sequence[Result]:
         """See ``Plan``."""
         turns = self.turnout.ask(requests, team, self.members)
+        if len(requests) > 1 and (together := self._together(requests, turns)):
+            return together
         return [
             self._combined(request, turn) if not isinstance(turn, CrossfadeError) else turn
             for request, turn in zip(requests, turns, strict=True)
         ]
+
+    def _together(
+        self,
+        requests: Sequence[InferRequest],
+        turns: Sequence[tuple[Sequence[InferResponse | None], Answer] | CrossfadeError],
+    ) -> list[Result] | None:
+        """Combines the rows of all requests at once, where all of them are of one form.
+
+        ``None`` where they are not, or where one of them cannot be combined.
+        """
+        names = requests[0].outputs
+        given = [turn[0] for turn in turns if not isinstance(turn, CrossfadeError)]
+        if (
+            not self.face.signature.batched
+            or len(given) < len(turns)
+            or any(request.outputs != names for request in requests)
+            or any(one is None for column in given for one in column)
+        ):
+            return None
+        cuts = np.cumsum([request.rows for request in requests])[:-1]
+        found: list[dict[str, Tensor]] = [{} for _ in requests]
+        for name in names:
+            members = [
+                [one.outputs[name] for one in member if one is not None]
+                for member in zip(*given, strict=True)
+            ]
+            if any(len({a.shape[1:] for a in arrays}) > 1 for arrays in members):
+                return None
+            try:
+                whole = self.pools[name]([np.concatenate(arrays) for arrays in members])
+            except CrossfadeError:
+                return None
+            if len(whole) != sum(request.rows for request in requests):
+                return None
+            for outputs, rows in zip(found, np.split(whole, cuts), strict=True):
+                outputs[name] = rows
+        return [Answer(outputs) for outputs in found]
 
     def _combined(
         self, request: InferRequest, turn: tuple[Sequence[InferResponse | None], Answer]

@@ -21,7 +21,7 @@ from crossfade.serving.config.table_config import Table
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PositiveMs = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # What only a model with files of its own has; the members of an ensemble have their own.
-_OF_LEAVES = (
+OF_LEAVES = (
     *("platform", "batching", "instances", "slo", "default_filename", "sequence", "decoupled"),
     *("task", "preprocess", "postprocess", "table", "isolation", "options"),
 )
@@ -293,7 +293,7 @@ class ModelConfig(_Section):
     @pydantic.model_validator(mode="after")
     def _combines(self) -> ModelConfig:
         if self.ensemble is not None:
-            mine = {name for name in _OF_LEAVES if getattr(self, name)}
+            mine = {name for name in OF_LEAVES if getattr(self, name)}
             if mine:
                 raise ValueError(f"ensemble does not go together with {', '.join(sorted(mine))}")
         return self

@@ -87,6 +87,7 @@ class Manager:
         # Held while all models are taken to what the sources hold: they may be replaced.
         self._turn = threading.Lock()
         self._entries_lock = threading.Lock()
+        self._untried: set[str] = set()  # at the start: their turn will come
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
         self._started = False
@@ -105,6 +106,7 @@ class Manager:
             found = self._with_members(names)
             for name, one in found.items():
                 self._entry(name).wanted = one  # so that a cycle is seen as such
+            self._untried = set(found)
             with ThreadPoolExecutor(self._load_threads, "load") as pool:
                 for wave in dependents.order(found):
                     list(pool.map(lambda name: self._try_sync(name, found[name]), wave))
@@ -200,18 +202,31 @@ class Manager:
         others = self._with_members(sorted(dependents.names_of(found.files.config)))
         for wave in dependents.order({n: one for n, one in others.items() if n != name}):
             for other in wave:
-                if not self.states(other) or not self._entries[other].routing.latest:
+                routing = self._entry(other).routing
+                if not (routing.by_version or routing.evicted):
                     self._try_sync(other, others[other])
         failures = self._sync(name, found, retry=True)
         if failures:
             reasons = "; ".join(failures)[:_MAX_REASONS]
             raise LoadFailed(f"failed to load '{name}', {reasons}")
 
-    def unload(self, name: str) -> None:
-        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error."""
+    def unload(self, name: str, members: bool = False) -> None:
+        """Unloads all versions of a model, in mode ``explicit``; unknown names are no error.
+
+        Args:
+            name: the model's.
+            members: of an ensemble, those that no other one needs go as well, at any depth.
+        """
         self._check_explicit()
-        if check_name(name) in self._entries:
-            self._sync(name, None)
+        entry = self._entries.get(check_name(name))
+        if entry is None:
+            return
+        wanted = entry.wanted
+        self._sync(name, None)
+        if members and wanted is not None:
+            for member in sorted(dependents.names_of(wanted.files.config)):
+                if not self._dependents.of(member):
+                    self.unload(member, members=True)
 
     def replace(self, sources: Sequence[Source], *, labels_may_wait: bool = False) -> None:
         """Serves what these sources hold instead, or else what it did before.
@@ -363,7 +378,8 @@ class Manager:
     def _follow(self, name: str) -> None:
         """Takes the ensembles that a model is a member of to what it is now."""
         for other, found in self._dependents.of(name):
-            self._try_sync(other, found)
+            if other not in self._untried:
+                self._try_sync(other, found)
 
     def _entry(self, name: str) -> Entry:
         with self._entries_lock:
@@ -415,6 +431,7 @@ class Manager:
     def _sync(self, name: str, found: Found | None, retry: bool = False) -> list[str]:
         """Takes a model to what its files ask for (``None``: nothing); returns the failures."""
         entry = self._entry(name)
+        self._untried.discard(name)
         with entry.lock:
             before = entry.routing
             entry.wanted = found

@@ -60,6 +60,8 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _ICO: Final = b"\x00\x00\x01\x00"
 _ICO_ENTRY: Final = struct.Struct("<BBBBHHII")
 _ICO_MAX_SIDE: Final = 256
+# Pixels that models share in one call: a batch of small files can be gigabytes.
+_MAX_SHARED_BYTES: Final = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,11 +94,15 @@ class Picture:
 
 
 class _Shared:
-    """Pictures by the identity of the bytes that they were made of, which it keeps alive."""
+    """Pictures by the identity of the bytes that they were made of, which it keeps alive.
+
+    Those that come first are kept, up to a number of bytes; the others are decoded again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[int, tuple[bytes, Future[Picture]]] = {}
+        self._kept_bytes = 0
 
     def decode(self, data: bytes, max_pixels: int) -> Picture:
         with self._lock:
@@ -107,7 +113,9 @@ class _Shared:
                 self._made[id(data)] = (data, made)
         if first:
             try:
-                made.set_result(_decode(data, max_pixels))
+                decoded = _decode(data, max_pixels)
+                self._keep(data, decoded)
+                made.set_result(decoded)
             except BaseException as error:
                 with self._lock:  # another model may allow more pixels
                     del self._made[id(data)]
@@ -116,6 +124,15 @@ class _Shared:
         picture = made.result()
         _check_size(*picture.image.size, max_pixels)
         return picture
+
+    def _keep(self, data: bytes, picture: Picture) -> None:
+        width, height = picture.image.size
+        size = width * height * len(picture.image.getbands())
+        with self._lock:
+            if self._kept_bytes + size > _MAX_SHARED_BYTES:
+                del self._made[id(data)]
+            else:
+                self._kept_bytes += size
 
 
 _shared: contextvars.ContextVar[_Shared | None] = contextvars.ContextVar("_shared", default=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.serving.config.model_config import ModelConfig
+from crossfade.serving.config.model_config import OF_LEAVES, ModelConfig
 from crossfade.serving.repository.folders import no_folder, open_folder
 from crossfade.serving.repository.layout import ModelFiles, VersionFiles, check_name
 
@@ -71,6 +71,8 @@ class PlacedSource:
             **{k: v for k, v in self._defaults(files).items() if k not in own.model_fields_set},
             **place.settings,
         }
+        if own.ensemble is not None:  # what is said of all models is not for those without files
+            settings = {k: v for k, v in settings.items() if k not in OF_LEAVES}
         try:
             config = ModelConfig.model_validate({**own.model_dump(exclude_unset=True), **settings})
         except ValueError:

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_scores_are_aligned_by_label_over_every_protocol(
         assert np.allclose(json.load(found)["predictions"], [expected], atol=1e-5)
 
 
-def test_clients_see_labels_and_signature(client: Any) -> None:
+def test_clients_see_labels_and_signature(server: ServerProcess, client: Any) -> None:
     metadata = client.get_model_metadata("both", as_json=True)
     assert metadata["platform"] == "ensemble"
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
@@ -146,6 +147,15 @@ def test_clients_see_labels_and_signature(client: Any) -> None:
     wanted = [triton.InferRequestedOutput("scores", class_count=1)]
     (best,) = client.infer("both", [given], outputs=wanted).as_numpy("scores").ravel()
     assert best.decode().endswith(":tulip")
+    with urllib.request.urlopen(f"http://{server.http}/v1/models/both") as found:
+        (status,) = json.load(found)["model_version_status"]
+    assert (status["version"], status["state"]) == ("1", "AVAILABLE")
+    with urllib.request.urlopen(f"http://{server.http}/v1/models/both/metadata") as found:
+        assert '"scores"' in found.read().decode()
+    body = json.dumps({"signature_name": "serving_default", "instances": [[0.1, 0.8, 0.1]]})
+    address = f"http://{server.http}/v1/models/both/versions/1:predict"
+    with urllib.request.urlopen(address, body.encode()) as found:
+        assert len(json.load(found)["predictions"][0]) == 3
 
 
 PROGRAM = """
@@ -299,3 +309,26 @@ def lily_of(client: Any, name: str) -> float:
     found = client.infer(name, [given], outputs=wanted).as_numpy("scores").ravel()
     scores = {one.decode().rpartition(":")[2]: float(one.split(b":")[0]) for one in found}
     return round(scores["lily"], 4)
+
+
+def test_loading_and_unloading_on_request(
+    tmp_path: Path, serve: Callable[..., ServerProcess]
+) -> None:
+    models = Repository(tmp_path / "models")
+    for name in ("one", "two"):
+        classifier(models, name, FLOWERS)
+    models.configure("both", **ensemble("weighted", "one", "two", scores="probabilities"))
+    server = serve("--model-repository", models.root, "--model-control-mode", "explicit")
+    with (
+        triton.InferenceServerClient(server.grpc) as over_grpc,
+        triton_http.InferenceServerClient(server.http) as over_http,
+    ):
+        for client in (over_grpc, over_http):
+            client.load_model("both")
+            assert client.is_model_ready("both")
+            assert client.is_model_ready("two")
+            client.unload_model("both")
+            assert client.is_model_ready("two")
+            client.load_model("both")
+            client.unload_model("both", unload_dependents=True)
+            assert not client.is_model_ready("two")

@@ -64,6 +64,22 @@ def test_each_request_has_its_own_outcome() -> None:
     assert live.held == 0
 
 
+def test_requests_that_come_together_are_answered_as_alone() -> None:
+    rng = np.random.default_rng(5)
+    rows = [rng.dirichlet(np.ones(3), n).astype(np.float32) for n in (1, 3, 2)]
+    live = FakeLive(one=echo(ABC), two=echo(("c", "a", "b")))
+    model = ensemble(weighted(), live)
+    asked = [request(*row) for row in rows]
+    alone = [answered(model.infer([one])[0]).outputs["scores"] for one in asked]
+    together = model.infer(asked)
+    for expected, found in zip(alone, together, strict=True):
+        assert np.allclose(answered(found).outputs["scores"], expected, atol=1e-6)
+    bad = request([0.9, 0.9, 0.9])  # no probabilities: its own failure
+    first, second = model.infer([asked[0], bad])
+    assert np.allclose(answered(first).outputs["scores"], alone[0], atol=1e-6)
+    assert isinstance(second, Internal)
+
+
 def test_what_a_member_is_asked() -> None:
     one = FakeModel(
         lambda asked: {"p": asked.inputs["pixels"]},

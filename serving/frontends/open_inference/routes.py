@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,11 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
         return HttpResponse()
 
     def unload(request: HttpRequest, parts: Parts) -> HttpResponse:
-        plane.manager.unload(parts["model"])
+        given: Any = None
+        with contextlib.suppress(InvalidArgument):  # Triton takes anything for a body here
+            given = loads(request.body or b"{}").get("parameters")
+        members = isinstance(given, dict) and given.get("unload_dependents") is True
+        plane.manager.unload(parts["model"], members)
         return HttpResponse()
 
     def index(request: HttpRequest, parts: Parts) -> HttpResponse:

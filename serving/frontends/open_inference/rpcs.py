@@ -70,7 +70,8 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
     def unload(request: Any, _: Call) -> Any:
         if request.repository_name:
             raise Unimplemented("'repository_name' specification is not supported")
-        plane.manager.unload(request.model_name)
+        members = request.parameters["unload_dependents"].bool_param
+        plane.manager.unload(request.model_name, members)
         return wire.RepositoryModelUnloadResponse()
 
     def read(name: str, request: Any, answer: Any) -> Rpc[Any, Any]:

@@ -72,7 +72,9 @@ def state(manager: Manager, name: str) -> tuple[int | None, str | None, str]:
     return line
 
 
-def test_members_come_first_at_the_start(models: Repository) -> None:
+def test_members_come_first_at_the_start(
+    models: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
     weighted(models, "a_outer", "b_inner", "z")
     weighted(models, "b_inner", "x", "y")
     for name in "xyz":
@@ -80,6 +82,7 @@ def test_members_come_first_at_the_start(models: Repository) -> None:
     with running(models.manager(Mode.NONE)) as manager:
         assert state(manager, "a_outer") == (1, "AVAILABLE", "")
         assert ask(manager, "a_outer", 1, 0, 0) == [1, 0, 0]
+    assert "load failed" not in caplog.text, "nothing is tried before its turn"
 
 
 def test_loading_an_ensemble_loads_its_members(models: Repository) -> None:
@@ -133,6 +136,19 @@ def test_an_ensemble_of_an_ensemble_goes_and_comes_back_with_it(models: Reposito
         manager.unload("x")
         manager.load("x")
         assert "outer" not in {name for name, _ in serving(manager)}, "nobody asked for it"
+
+
+def test_unloading_it_may_unload_the_members_that_nobody_else_needs(models: Repository) -> None:
+    weighted(models, "outer", "inner", "y")
+    weighted(models, "inner", "x", "z")
+    weighted(models, "other", "x")
+    for name in "xyz":
+        classifier(models, name)
+    with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
+        manager.unload("outer", members=True)
+        assert {name for name, _ in serving(manager)} == {"other", "x"}
+        manager.unload("other")
+        assert {name for name, _ in serving(manager)} == {"x"}
 
 
 def test_a_member_that_no_longer_fits(models: Repository) -> None:

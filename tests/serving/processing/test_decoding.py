@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.serving.processing import decoding
 from crossfade.serving.processing.decoding import Picture, decode, decode_once
 from tests.serving.processing.pictures import encoded, file_of, icon, png_that_says, scene
 
@@ -259,6 +260,24 @@ def test_one_decode_for_all_members() -> None:
             with pytest.raises(InvalidArgument, match="is empty"):
                 decode(b"", MANY)
     assert decode(file, MANY) is not first
+
+
+def test_ensembles_in_ensembles_share() -> None:
+    file = file_of(SCENE)
+    with decode_once():
+        first = decode(file, MANY)
+        with decode_once():
+            assert decode(file, MANY) is first
+        assert decode(file, MANY) is first
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = file_of(SCENE), file_of(scene(60, 40))
+    monkeypatch.setattr(decoding, "_MAX_SHARED_BYTES", 40 * 30 * 3)
+    with decode_once():
+        kept = decode(first, MANY)
+        assert decode(second, MANY) is not decode(second, MANY)
+        assert decode(first, MANY) is kept
 
 
 def test_members_on_threads_of_their_own() -> None:

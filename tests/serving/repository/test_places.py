@@ -54,6 +54,17 @@ def test_what_counts_more(tmp_path: Path) -> None:
     assert config.labels == {"stable": 1}
 
 
+def test_what_is_said_of_models_with_files_is_not_said_of_an_ensemble(tmp_path: Path) -> None:
+    members = "members: [{model: a}, {model: b}]"
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "model.yaml").write_text(f"ensemble: {{kind: fallback, {members}}}")
+    place = Place(str(tmp_path / "e"), {"platform": "tensorflow_savedmodel", "labels": {"x": 1}})
+    source = PlacedSource({"e": place}, defaults=lambda _: {"batching": {"max_size": 8}})
+    config = source.read("e").config
+    assert config.ensemble is not None
+    assert (config.platform, config.batching, config.labels) == (None, None, {"x": 1})
+
+
 def test_settings_that_contradict(tmp_path: Path) -> None:
     place = Place(str(model(tmp_path / "m", 1)), {"instances": 0})
     with pytest.raises(LoadFailed, match="model 'm'"):
