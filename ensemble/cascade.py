@@ -207,7 +207,7 @@ class Cascade:
         partials = [
             _Partial(request, rows, np.full(rows, -1, np.int32))
             for request in requests
-            for rows in [request.rows if self._batched else 1]
+            for rows in [len(next(iter(request.inputs.values()))) if self._batched else 1]
         ]
         pending: list[_Asked] = [(partial, np.arange(partial.rows)) for partial in partials]
         for place in range(len(self._stages)):

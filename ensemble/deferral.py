@@ -50,7 +50,7 @@ class RateWatch:
         self, expected: Expected, rows_per_false_alarm: float = ROWS_PER_FALSE_ALARM
     ) -> None:
         self.expected = expected
-        # Less the updates, the sum of both sides' fortunes has no gain: to reach this takes so many.
+        # The fortunes of both sides less two for each update gain nothing on average.
         self._needed = 2 * rows_per_false_alarm
         self._lock = threading.Lock()
         self._above = _Side(expected.high)

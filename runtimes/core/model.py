@@ -102,8 +102,7 @@ class ModelMetadata:
         max_batch_size: rows that one run may have; 0 where the model is not batched.
         nodes: how many of the graph's nodes run where, as far as the runtime says.
         quantization: scale and zero point, by name, of tensors that store real numbers as integers.
-        headers: names of HTTP headers, or metadata of gRPC, that it looks at, in lower case. Each
-            that a request has is among its parameters, under ``header:`` and the name.
+        headers: those it looks at, in lower case; they are parameters called ``header:NAME``.
     """
 
     name: str
@@ -192,10 +191,8 @@ InferResult = InferResponse | CrossfadeError
 class Session(Protocol):
     """One loaded version: what the author of a runtime writes. Thread-safe.
 
-    It may have ``instances``, how many runs can go on at once where that is not what the artifact
-    asked for, ``max_rows``, the rows that a batch can have at most, ``nodes``, see
-    ``ModelMetadata``, and ``quantization``, scale and zero point by name of inputs and outputs
-    that store real numbers as integers.
+    It may have ``instances``, how many runs can go on at once if not what the artifact asked for,
+    ``max_rows``, of a batch at most, and ``nodes`` and ``quantization``, see ``ModelMetadata``.
     """
 
     @property

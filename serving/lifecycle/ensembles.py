@@ -24,7 +24,6 @@ from crossfade.ensemble.weighted import Voice, Weighted
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
-from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle import labels, routing
 from crossfade.serving.lifecycle.declared import declared
 from crossfade.serving.lifecycle.served import Served

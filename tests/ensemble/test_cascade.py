@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -243,6 +244,15 @@ def test_a_model_without_rows_is_decided_as_a_whole() -> None:
 
     assert (sure["stage"].tolist(), unsure["stage"].tolist()) == ([0], [1])
     assert unsure["scores"].tolist() == pytest.approx([1, 0, 0], abs=1e-5)
+
+
+def test_rows_are_counted_where_the_ensemble_is_declared_without_a_batch() -> None:
+    live = FakeLive(cheap=echo(ABC), full=full())
+    (found,) = cascade(live, 0.8, stage_output="stage").infer(
+        [dataclasses.replace(request(SURE, UNSURE), rows=1)]
+    )
+
+    assert answered(found).outputs["stage"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
