@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from crossfade.ensemble.members import Look
@@ -83,9 +83,6 @@ class Kind(Protocol):
             Unavailable: one that is needed is not there.
         """
         ...
-
-
-MakeKind = Callable[..., Kind]
 
 
 def is_server_side(error: CrossfadeError) -> bool:

@@ -69,7 +69,7 @@ def _weighted(section: config.Weighted, setting: Setting) -> Kind:
     )
     learned = None
     with contextlib.suppress(FileNotFoundError):
-        learned = Learned.read((setting.folder / FILE).read_text("utf-8"), names)
+        learned = Learned.read((setting.folder / FILE).read_text("utf-8", "replace"), names)
     return Weighted(voices, turnout, Rule(section.rule), learned)
 
 

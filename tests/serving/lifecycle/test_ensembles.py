@@ -242,9 +242,10 @@ def test_versions_of_an_ensemble_differ_in_their_learned_weights(models: Reposit
     with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
         assert ask(manager, "e", 1, 0, 0, version=1) == [1, 0, 0]
         assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
-        models.write("e/2/weights.json", json.dumps({"no": "report"}))
-        with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
-            manager.load("e")
+        for bad in (json.dumps({"no": "report"}).encode(), b"\xff\xfe{"):
+            (models.root / "e" / "2" / "weights.json").write_bytes(bad)
+            with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
+                manager.load("e")
         assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
 
 
