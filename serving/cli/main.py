@@ -12,6 +12,7 @@ from crossfade.runtimes.core.errors import CrossfadeError
 from crossfade.serving.cli import (
     convert,
     doctor,
+    ensemble,
     env,
     importing,
     infer,
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, inspect, importing, convert, infer, models, env, token, doctor):
+    given = (serve, inspect, importing, convert, ensemble, infer, models, env, token, doctor)
+    for command in given:
         command.add(commands)
     options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:

@@ -152,9 +152,7 @@ def _checked(array: Tensor, spec: TensorSpec, stacked: bool, file: str) -> Tenso
     return array if spec.dtype == "BYTES" else array.astype(dtype)
 
 
-def _images(
-    folder: Path, signature: Signature, value_range: Range | None, max_rows: int
-) -> Rows:
+def _images(folder: Path, signature: Signature, value_range: Range | None, max_rows: int) -> Rows:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and p.is_file())
     if not files:
         raise InvalidArgument(f"the folder '{folder.name}' holds no images")

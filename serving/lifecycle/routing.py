@@ -81,9 +81,7 @@ def cascade(section: config.Cascade, name: str, folder: Path) -> CascadeKind:
             for stage_name, threshold, rate in zip(names, thresholds, expected, strict=True)
         ],
         [
-            StageScores(
-                ScoreKind(stage.scores or section.scores), temperature, stage.labels or ()
-            )
+            StageScores(ScoreKind(stage.scores or section.scores), temperature, stage.labels or ())
             for stage, temperature in zip(stages, temperatures, strict=True)
         ],
         Gate(measure, section.per == "row"),
