@@ -195,8 +195,8 @@ def _check(options: argparse.Namespace, section: config.Ensemble | None) -> None
         raise InvalidArgument(f"'{options.name}' is no ensemble")
     if not isinstance(section, config.Weighted | config.Cascade):
         raise InvalidArgument(
-            f"'{options.name}' is a {section.kind}: there is nothing to learn; weights are of"
-            " kind weighted, gates of kind cascade"
+            f"'{options.name}' is of kind {section.kind}, which has nothing to learn: weights are"
+            " of kind weighted, gates of kind cascade"
         )
     cascade = isinstance(section, config.Cascade)
     for_other = (
@@ -211,9 +211,7 @@ def _check(options: argparse.Namespace, section: config.Ensemble | None) -> None
     )
     useless = [name for name, value in for_other.items() if value]
     if useless:
-        raise InvalidArgument(
-            f"'{options.name}' is a {section.kind}, for which {useless[0]} is not"
-        )
+        raise InvalidArgument(f"{useless[0]} is not for an ensemble of kind {section.kind}")
 
 
 def _weights(

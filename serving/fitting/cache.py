@@ -99,9 +99,9 @@ class Cache:
         if self._folder is None or key is None:
             return None
         try:
-            with np.load(self._place(key), allow_pickle=False) as file:
-                scores, answered, row_ms, failure = (file[name] for name in _ARRAYS)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with self._place(key).open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                scores, answered, row_ms, failure = (kept[name] for name in _ARRAYS)
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
             return None
         fits = scores.ndim == 2 and len(scores) == len(answered) == len(row_ms) == rows
         return Predictions(scores, answered, row_ms, str(failure)) if fits else None

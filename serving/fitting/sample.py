@@ -202,7 +202,7 @@ def _truth(path: Path, rows: Rows, labels: Sequence[str]) -> npt.NDArray[np.intp
     """The place of each row's label; -1 where it has none."""
     place = {label: number for number, label in enumerate(labels)}
     texts = data.read_label_texts(path, rows)
-    named = [None if text is None else canonical(text) for text in texts]
+    named = [canonical(text) or None if text is not None else None for text in texts]
     unknown = sorted({label for label in named if label is not None and label not in place})
     if unknown:
         raise InvalidArgument(
