@@ -259,3 +259,50 @@ def test_a_folder_of_images(place: Place) -> None:
     (place.data / "00.png").write_bytes(b"another")
     assert "no member was asked" not in place.fit("e")[1]
     assert "no member was asked" in place.fit("e")[1]
+
+
+def test_an_automl_export_is_asked_as_it_is_served(place: Place, shared: Path) -> None:
+    """Its pictures are resized, its scores bytes; the other model answers in another order."""
+    edge = shared / "automl-vision-edge" / "flowers"
+    export = place.models.root / "export" / "1"
+    export.mkdir(parents=True)
+    for name in ("model.tflite", "dict.txt"):
+        (export / name).symlink_to(edge / name)
+    labels = (edge / "dict.txt").read_text().split()
+    place.models.configure("export", preprocess={"name": "image"}, task="classification")
+    classifier(
+        place.models,
+        "blind",
+        labels[::-1],
+        inputs=[{"name": "pixels", "dtype": "FP32", "shape": [-1, 8, 8, 3]}],
+        outputs=[{"name": "scores", "dtype": "FP32", "shape": [-1, len(labels)], "value": 0.0}],
+    )
+    place.models.configure("blind", preprocess={"name": "image"}, task="classification")
+    members = [
+        {"model": "blind", "scores": "logits"},
+        {"model": "export", "scores": "probabilities"},
+    ]
+    place.models.configure("flowers", ensemble={"kind": "weighted", "members": members})
+    place.data = place.root / "pictures"
+    place.data.mkdir()
+    lines = ["file,label"]
+    for copy in range(4):
+        for picture in (edge / "images").glob("*.jpg"):
+            named = picture.name.partition("_")[0]
+            label = next(one for one in labels if one.startswith(named))
+            (place.data / f"{copy}_{picture.name}").write_bytes(picture.read_bytes())
+            lines.append(f"{copy}_{picture.name},{label}")
+    (place.data / "torn.jpg").write_bytes(b"no picture")
+    lines.append(f"torn.jpg,{labels[0]}")
+    place.labels.write_text("\n".join(lines))
+    code, out, err = place.fit("flowers", "--json", "--allow-unseen")
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert said["rows"] == 24
+    assert {name: one["rows"] for name, one in said["failed"].items()} == {"blind": 1, "export": 1}
+    report = said["report"]
+    assert report["labels"] == labels[::-1]
+    blind, export_ = report["members"]
+    assert export_["log_loss"] < 0.5 < 1.3 < blind["log_loss"]
+    best = next(one for one in report["candidates"] if one["name"] == "best_single")
+    assert best["shares"] == [0.0, 1.0]
