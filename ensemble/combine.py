@@ -149,16 +149,32 @@ class Combination:
             return self._mean_of_values([self.members[n] for n in present], given, weights)
         if self._orders is not None:
             return self._mean_of_probabilities(self._orders, present, given, weights)
-        logs = [self._log_scores(n, output) for n, output in zip(present, given, strict=True)]
-        stack = _stack(logs)  # [M, ..., C]
-        exclusive = self.members[0].kind.exclusive
+        logs = self._aligned(present, given, weights)
+        return self._pool(logs, weights, exclusive=self.members[0].kind.exclusive)
+
+    def log_scores(self, outputs: Sequence[Tensor]) -> Floats:
+        """What is pooled: log-scores [M, ..., C] of all members, by label, with nothing lacking.
+
+        Raises:
+            Internal: an output is not what its member declares.
+        """
+        return self._aligned(range(len(self.members)), outputs, np.array(self.weights))
+
+    def _aligned(
+        self,
+        present: Sequence[int],
+        given: Sequence[Tensor],
+        weights: npt.NDArray[np.float64],
+    ) -> Floats:
+        assert self._alignment is not None
+        stack = _stack([self._log_scores(n, one) for n, one in zip(present, given, strict=True)])
         if all(self._alignment.is_complete(number) for number in present):
-            return self._pool(stack, weights, exclusive=exclusive)
+            return stack
         known = np.zeros((len(present), len(self.labels)), bool)
         for row, number in enumerate(present):
             known[row, self._alignment.positions[number]] = True
-        filled = fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
-        return self._pool(filled, weights, exclusive=exclusive)
+        exclusive = self.members[0].kind.exclusive
+        return fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
 
     def _mean_of_probabilities(
         self,

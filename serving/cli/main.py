@@ -12,6 +12,7 @@ from crossfade.runtimes.core.errors import CrossfadeError
 from crossfade.serving.cli import (
     convert,
     doctor,
+    ensemble,
     env,
     fade,
     importing,
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         importing,
         convert,
         train,
+        ensemble,
         infer,
         models,
         fade,

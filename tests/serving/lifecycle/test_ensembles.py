@@ -240,13 +240,13 @@ def test_versions_of_an_ensemble_differ_in_their_learned_weights(models: Reposit
         report = WeightsReport(100, rows, (chosen,), "convex", 0.1)
         models.write(f"e/{version}/weights.json", report.to_json())
     with running(models.manager(Mode.EXPLICIT, startup=["*"])) as manager:
-        assert ask(manager, "e", 1, 0, 0, version=1) == [1, 0, 0]
-        assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
+        assert ask(manager, "e", 1, 0, 0, version=1) == pytest.approx([1, 0, 0], abs=0.01)
+        assert ask(manager, "e", 1, 0, 0) == pytest.approx([0.25, 0, 0.75], abs=0.01)
         for bad in (json.dumps({"no": "report"}).encode(), b"\xff\xfe{"):
             (models.root / "e" / "2" / "weights.json").write_bytes(bad)
             with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
                 manager.load("e")
-        assert ask(manager, "e", 1, 0, 0) == [0.25, 0, 0.75]
+        assert ask(manager, "e", 1, 0, 0) == pytest.approx([0.25, 0, 0.75], abs=0.01)
 
 
 def test_rows_are_bounded_as_configured(models: Repository) -> None:
