@@ -135,6 +135,28 @@ class Cancellation(Protocol):
         ...
 
 
+class Span(Protocol):
+    """A stretch of a request's way in a distributed trace. Thread-safe; nothing of it raises."""
+
+    @property
+    def recorded(self) -> bool:
+        """False where the trace was not chosen; what is asked of it then does nothing."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """By which another server goes on with the trace: ``traceparent``, ``tracestate``."""
+        ...
+
+    def child(self, name: str) -> Span:
+        """Begins a stretch within this one."""
+        ...
+
+    def end(self, result: InferResult | None) -> None:
+        """Ends it, once, with what came of it: a code and timings are kept, no tensors."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class InferRequest:
     """One validated request.
@@ -145,6 +167,7 @@ class InferRequest:
         deadline_s: ``time.monotonic()`` value after which nobody wants the answer.
         priority: smaller is served first; 0 is the default level.
         rows: size of the batch dimension, 1 where there is none.
+        trace: what it is a part of; ``None`` where nothing is traced.
     """
 
     inputs: Tensors
@@ -156,6 +179,7 @@ class InferRequest:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=_nothing)
     cancelled: Cancellation | None = None
     rows: int = 1
+    trace: Span | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -95,7 +95,11 @@ class Bench:
             Member("b", ModelRef("b"), inputs={"x": "image"}, outputs={"y": "scores"}),
         ]
         looks = [Known(one, self.live.metadata(one.ref)) for one in members]
-        self.team = Team(looks, self.live, Crew(2), lambda n, _: self.recorded.append(n), self.both)
+        self.team = Team(
+            *(("a", "b"), looks, self.live, Crew(2)),
+            lambda n, _: self.recorded.append(n),
+            together=self.both,
+        )
 
     def ask(
         self, *numbers: int, until_s: float | None = None, apart: bool = False
