@@ -95,7 +95,8 @@ class Team:
         else:
             results = self._asked(number, known, asked)
             self._record(number, results)
-        ended(asked, results)
+        if asked is not requests:
+            ended(asked, results)
         return results
 
     def ask_all(
@@ -159,7 +160,8 @@ class Team:
         for number, (known, results) in enumerate(zip(members, found, strict=True)):
             named = _named(known, results)
             self._record(number, named)
-            ended(traced[number], named)
+            if traced[number] is not requests:
+                ended(traced[number], named)
             answers.append(named)
         return answers
 

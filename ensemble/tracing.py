@@ -9,7 +9,11 @@ from crossfade.runtimes.core.model import InferRequest, InferResult
 
 
 def begun(requests: Sequence[InferRequest], member: str) -> Sequence[InferRequest]:
-    """The requests as the member is asked them: those in a trace with a span of their own."""
+    """The requests as the member is asked them: those in a trace with a span of their own.
+
+    Returns:
+        ``requests`` itself where none is traced; else ``ended`` is due.
+    """
     if all(request.trace is None for request in requests):
         return requests
     return [

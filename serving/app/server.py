@@ -17,7 +17,7 @@ from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app import on_vertex
 from crossfade.serving.app.loading import loading
 from crossfade.serving.app.security import certificates, guard
-from crossfade.serving.app.telemetry import tracing
+from crossfade.serving.app.telemetry import trace_rate, tracing
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
@@ -107,7 +107,7 @@ class Server:
         describe = Describe(self._plane, config.server_name, extensions)
         settings = (
             regions,
-            TraceSettings(lambda name: describe.signature(ModelRef(name))),
+            TraceSettings(lambda name: describe.signature(ModelRef(name)), trace_rate(config)),
             LogSettings(),
         )
         counted = TensorflowMetrics()

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _URL: Final = re.compile(r"https?://([^\s/?#\[\]:@]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(/[^\s?#]*)?")
 
 
+def trace_rate(config: ServerConfig) -> int | None:
+    """One of so many requests is traced, as Triton counts; ``None`` where none can be."""
+    if config.otlp_endpoint is None:
+        return None
+    percent = 100.0 if config.trace_sample_percent is None else config.trace_sample_percent
+    return round(100 / percent) if percent else 0
+
+
 def tracing(config: ServerConfig) -> Tracing | None:
     """What traces requests; ``None`` where nobody wants that.
 

@@ -56,7 +56,8 @@ class Member:
             results = self._answers(asked)
         except CrossfadeError as error:
             results = [error] * len(requests)
-        ended(asked, results)
+        if asked is not requests:
+            ended(asked, results)
         return results
 
     def _answers(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
