@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 import numpy as np
 
 from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.runtimes.trace import Span
 
 Tensor = np.ndarray[Any, Any]
 Tensors = Mapping[str, Tensor]
@@ -135,28 +136,6 @@ class Cancellation(Protocol):
         ...
 
 
-class Span(Protocol):
-    """A stretch of a request's way in a distributed trace. Thread-safe; nothing of it raises."""
-
-    @property
-    def recorded(self) -> bool:
-        """False where the trace was not chosen; what is asked of it then does nothing."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, str]]:
-        """By which another server goes on with the trace: ``traceparent``, ``tracestate``."""
-        ...
-
-    def child(self, name: str) -> Span:
-        """Begins a stretch within this one."""
-        ...
-
-    def end(self, result: InferResult | None) -> None:
-        """Ends it, once, with what came of it: a code and timings are kept, no tensors."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class InferRequest:
     """One validated request.
@@ -184,11 +163,7 @@ class InferRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a request's time went, in nanoseconds, and how large the run was that it rode in.
-
-    Attributes:
-        input_ns, output_ns: pre- and postprocessing.
-    """
+    """Nanoseconds of a request (in and out: pre- and postprocessing), and how large its run was."""
 
     queue_ns: int = 0
     infer_ns: int = 0

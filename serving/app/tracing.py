@@ -22,7 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from crossfade import __version__
 from crossfade.ensemble.plan import ANSWERED_BY, LEFT_OUT
 from crossfade.runtimes.core.errors import CrossfadeError, escape
-from crossfade.runtimes.core.model import InferResponse, InferResult, Span
+from crossfade.runtimes.core.model import InferResponse, InferResult
+from crossfade.runtimes.trace import Span
 from crossfade.serving.dataplane.door import Query
 from crossfade.serving.transport.calls import HttpRequest
 

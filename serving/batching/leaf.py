@@ -14,7 +14,6 @@ from crossfade.runtimes.core.model import (
     InferResult,
     ModelMetadata,
     Session,
-    Span,
     Timings,
 )
 
@@ -35,7 +34,7 @@ class Leaf:
             for request in requests
         ]
 
-    def _traced(self, request: InferRequest, span: Span) -> InferResult:
+    def _traced(self, request: InferRequest, span: trace.Span) -> InferResult:
         outer = trace.of_run.set(span)
         try:
             return self._one(request)

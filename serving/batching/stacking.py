@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from crossfade.runtimes.core.model import InferRequest, InferResponse, Span, Timings
+from crossfade.runtimes.core.model import InferRequest, InferResponse, Timings
+from crossfade.runtimes.trace import Span
 
 Key = tuple[Any, ...]
 

@@ -24,8 +24,8 @@ from crossfade.runtimes.core.model import (
     InferResult,
     Model,
     ModelRef,
-    Span,
 )
+from crossfade.runtimes.trace import Span
 from crossfade.serving.lifecycle.detours import Detour, Detours
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
