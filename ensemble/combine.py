@@ -19,6 +19,7 @@ from crossfade.ensemble.scores import (
     ScoreKind,
     dequantize,
     doubted,
+    is_normalised,
     log_scores,
     normalised,
     probabilities,
@@ -167,6 +168,21 @@ class Combination:
         weights: npt.NDArray[np.float64],
     ) -> Tensor:
         assert self._alignment is not None
+        alike = all(
+            orders[number] is None
+            and self.members[number].quantization is None
+            and output.dtype == np.float32
+            and output.shape == outputs[0].shape
+            and output.shape[-1:] == (len(self.labels),)
+            for number, output in zip(present, outputs, strict=True)
+        )
+        if alike:
+            stack = np.stack(outputs)
+            if is_normalised(stack):
+                np.maximum(stack, np.float32(FLOOR), out=stack)
+                shares = weights.reshape(-1, *[1] * (stack.ndim - 2)) / stack.sum(axis=-1)
+                stack *= shares.astype(np.float32)[..., None]
+                return np.asarray(stack.sum(axis=0))
         each = []
         for number, output in zip(present, outputs, strict=True):
             member = self.members[number]

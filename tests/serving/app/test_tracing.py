@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from crossfade.runtimes.core.errors import InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument, MissingExtra
 from crossfade.runtimes.core.model import InferResponse, ModelMetadata, ModelRef, Timings
 from crossfade.serving.app.telemetry import tracing
 from crossfade.serving.app.tracing import Tracing
@@ -278,3 +279,9 @@ def test_off_by_default(tmp_path: Path) -> None:
     assert tracing(ServerConfig((str(tmp_path),))) is None
     with pytest.raises(InvalidArgument, match="needs --otlp-endpoint"):
         tracing(ServerConfig((), trace_sample_percent=1.0))
+
+
+def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(MissingExtra, match=r"crossfade\[otel\]"):
+        tracing(ServerConfig((), otlp_endpoint="http://127.0.0.1:4318"))
