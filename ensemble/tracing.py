@@ -27,5 +27,5 @@ def begun(requests: Sequence[InferRequest], member: str) -> Sequence[InferReques
 def ended(asked: Sequence[InferRequest], results: Sequence[InferResult]) -> None:
     """Ends what ``begun`` began, with what the member answered."""
     for request, result in zip(asked, results, strict=True):
-        if request.trace is not None:
+        if request.trace is not None and request.trace.recorded:
             request.trace.end(result)
