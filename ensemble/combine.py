@@ -121,12 +121,15 @@ class Combination:
         """All labels of the members, in the order of their first appearance."""
         return self._alignment.labels if self._alignment else ()
 
-    def __call__(self, outputs: Sequence[Tensor | None]) -> Tensor:
+    def __call__(
+        self, outputs: Sequence[Tensor | None], weights: Sequence[float] | None = None
+    ) -> Tensor:
         """The combined output.
 
         Args:
             outputs: one for each member, [..., C_m] of any rank and of one leading shape; ``None``
                 where a member is left out.
+            weights: count instead of those that it was made with; of the same form.
 
         Returns:
             [..., C] float32 probabilities, or shares of the votes, for ``labels``; of values an
@@ -137,27 +140,55 @@ class Combination:
             Internal: an output is not what its member declares.
         """
         present = [number for number, output in enumerate(outputs) if output is not None]
-        weights = np.array([self.weights[number] for number in present])
-        total, reached = sum(self.weights), float(weights.sum())
-        if not weights.any() or reached <= 0 < total:
+        whole = self.weights if weights is None else weights
+        shares = np.array([whole[number] for number in present])
+        total, reached = sum(whole), float(shares.sum())
+        if not shares.any() or reached <= 0 < total:
             raise Unavailable("too few members of the ensemble have answered")
         if total > 0:
-            weights *= total / reached
+            shares *= total / reached
         given = [output for output in outputs if output is not None]
         if self._alignment is None:
-            return self._mean_of_values([self.members[n] for n in present], given, weights)
+            return self._mean_of_values([self.members[n] for n in present], given, shares)
         if self._orders is not None:
-            return self._mean_of_probabilities(self._orders, present, given, weights)
-        logs = [self._log_scores(n, output) for n, output in zip(present, given, strict=True)]
-        stack = _stack(logs)  # [M, ..., C]
-        exclusive = self.members[0].kind.exclusive
-        if all(self._alignment.is_complete(number) for number in present):
-            return self._pool(stack, weights, exclusive=exclusive)
+            return self._mean_of_probabilities(self._orders, present, given, shares)
+        logs = self._aligned(self._alignment, present, given, shares)
+        return self._pool(logs, shares, exclusive=self.members[0].kind.exclusive)
+
+    def claims(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Floats:
+        """What is averaged of members with exclusive classes: each one's probabilities.
+
+        Args:
+            outputs: one for each member.
+            weights: of the opinion on labels that a member lacks.
+
+        Returns:
+            [M, ..., C] float32, for ``labels``.
+
+        Raises:
+            Internal: an output is not what its member declares.
+        """
+        assert self._alignment is not None
+        everybody = range(len(self.members))
+        logs = self._aligned(self._alignment, everybody, outputs, np.array(weights))
+        return probabilities(logs, exclusive=True)
+
+    def _aligned(
+        self,
+        alignment: LabelAlignment,
+        present: Sequence[int],
+        outputs: Sequence[Tensor],
+        weights: npt.NDArray[np.float64],
+    ) -> Floats:
+        """Log-scores [M, ..., C] of the members that are there, for all labels."""
+        stack = _stack([self._log_scores(n, one) for n, one in zip(present, outputs, strict=True)])
+        if all(alignment.is_complete(number) for number in present):
+            return stack
         known = np.zeros((len(present), len(self.labels)), bool)
         for row, number in enumerate(present):
-            known[row, self._alignment.positions[number]] = True
-        filled = fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
-        return self._pool(filled, weights, exclusive=exclusive)
+            known[row, alignment.positions[number]] = True
+        exclusive = self.members[0].kind.exclusive
+        return fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
 
     def _mean_of_probabilities(
         self,
