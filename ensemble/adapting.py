@@ -178,6 +178,8 @@ def step(settings: Settings, state: State, claims: Sequence[float], at_s: float)
     """The state after one truth; a frozen one stays as it is.
 
     Args:
+        settings: of the setup.
+        state: before it.
         claims: the members' probabilities of the true class, [M].
         at_s: when the truth came, in seconds since 1970; an earlier day than the newest counts
             as that.
@@ -234,7 +236,8 @@ def at_least(values: Sequence[float], least: float) -> Weights:
     """The nearest weights by relative entropy that are at least ``least`` and sum to 1.
 
     Args:
-        values: [M], not negative, not all 0; ``least`` · M is at most 1.
+        values: [M], not negative, not all 0.
+        least: at most 1 / M.
     """
     low: set[int] = set()
     while True:

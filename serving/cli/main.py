@@ -12,6 +12,7 @@ from crossfade.runtimes.core.errors import CrossfadeError
 from crossfade.serving.cli import (
     convert,
     doctor,
+    ensemble,
     env,
     fade,
     importing,
@@ -40,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, inspect, importing, convert, infer, models, fade, env, token, doctor):
+    for command in (
+        *(serve, inspect, importing, convert, infer, models, fade, ensemble),
+        *(env, token, doctor),
+    ):
         command.add(commands)
     options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:

@@ -17,7 +17,7 @@ from crossfade.runtimes.core.errors import CrossfadeError
 from crossfade.serving.fade.records import MAX_REQUEST_ID, Outcome
 
 if TYPE_CHECKING:
-    from crossfade.serving.fade.adapting_store import AdaptingStore, Adaptation
+    from crossfade.serving.fade.adapting_store import Adaptation, AdaptingStore
 
 _log = logging.getLogger(__name__)
 
