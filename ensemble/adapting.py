@@ -42,7 +42,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 from crossfade.ensemble.scores import FLOOR
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument
 
 LEARNER: Final = 1  # the version of the arithmetic: rises when it gives other bits
 Weights = tuple[float, ...]
@@ -84,6 +84,7 @@ class Setup:
         labels: that the members' claims are about, sorted.
         fitted: weights by fit or configuration, not negative, with sum 1.
         reference: the log-loss that is expected, in nats; ``None`` takes the first window's.
+        learner: version of the arithmetic that follows.
     """
 
     name: str
@@ -93,23 +94,16 @@ class Setup:
     fitted: Weights
     reference: float | None
     settings: Settings
+    learner: int = LEARNER
 
     def to_json(self) -> str:
         """As a JSON object."""
-        return json.dumps({**dataclasses.asdict(self), "learner": LEARNER}, sort_keys=True)
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads what ``to_json`` wrote.
-
-        Raises:
-            FailedPrecondition: another version of the learner wrote it.
-        """
+        """Reads what ``to_json`` wrote."""
         read: dict[str, Any] = json.loads(text)
-        if (learner := read.pop("learner")) != LEARNER:
-            raise FailedPrecondition(
-                f"version {learner} of the learner wrote this, and this is version {LEARNER}"
-            )
         lists = {name: tuple(read[name]) for name in ("members", "labels", "fitted")}
         return cls(**{**read, **lists, "settings": Settings(**read["settings"])})
 

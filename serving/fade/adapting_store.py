@@ -187,6 +187,11 @@ class AdaptingStore:
 
 def fault(adaptation: Adaptation, updates: Sequence[Update]) -> str:
     """Makes the weights again of the records; what differs, in words, or nothing."""
+    if adaptation.setup.learner != LEARNER:
+        return (
+            f"version {adaptation.setup.learner} of the learner wrote this, and this is version"
+            f" {LEARNER}: replay it with the crossfade that wrote it"
+        )
     if [one.version for one in updates] != list(range(1, adaptation.version + 1)):
         return "records are missing"
     states = replay(adaptation.setup, (one.event for one in updates))
@@ -207,6 +212,8 @@ def _learn(connection: sa.Connection, rows: Rows) -> None:
         query = sa.select(ADAPTATIONS).where(ADAPTATIONS.c.id == adaptation_id)
         writes = _Writing(connection, _adaptation(connection.execute(query).one()))
         setup = writes.adaptation.setup
+        if setup.learner != LEARNER:
+            continue  # claims from before an upgrade
         places = {canonical(label): place for place, label in enumerate(setup.labels)}
         for row in sorted(of_one, key=lambda row: row.request_id):
             place = places.get(canonical(row.truth))

@@ -24,7 +24,7 @@ from crossfade.ensemble.adapting import (
 )
 from crossfade.ensemble.claims import claims_of, pack
 from crossfade.ensemble.scores import FLOOR
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument
 
 DAY_S = 86_400.0
 PLAIN = Settings(0.05, 200, 1.0, 0.01, 0.15, 0.01)
@@ -207,9 +207,6 @@ def test_without_a_drift_it_freezes_no_more_often_than_is_stated() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="min_weight"):
         begin(setup(0.5, 0.5, using=dataclasses.replace(PLAIN, min_weight=0.6)))
-    other = setup(0.5, 0.5).to_json().replace('"learner": 1', '"learner": 2')
-    with pytest.raises(FailedPrecondition, match="version 2"):
-        Setup.from_json(other)
 
 
 @given(st.integers(1, 5), st.integers(1, 80), st.integers(0, 2**32 - 1))

@@ -111,7 +111,7 @@ def test_a_sample_is_chosen_by_id() -> None:
             "exclusive classes",
         ),
         (
-            lambda kept: kind(kept),
+            kind,
             {"one": 2, "two": 2},
             "one output",
         ),
