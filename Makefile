@@ -13,8 +13,9 @@ NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_mod
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
-    bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-deps \
-    soak native-deps native-check triton wheel clean
+    bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-tuning \
+    bench-warmstart bench-baseline bench-gate bench-arrcoc bench-deps \
+    demo-arrcoc soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -88,9 +89,28 @@ bench-isolation: $(TEST)/.ready  ## measure what a worker process adds to a call
 bench-ensembles: $(TEST)/.ready $(TEST)/.native  ## measure ensembles: beside bare sessions, fused, with a shadow, beside Triton's
 	@$(TEST)/bin/python -m crossfade.benchmarks.ensembles $(BENCH)
 
+bench-arrcoc: $(TEST)/.ready  ## train and compare the query-aware model: make bench-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) $(BENCH)
+
+demo-arrcoc: $(TEST)/.ready  ## one seed: train, evaluate, publish, serve, ask: make demo-arrcoc DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) \
+	    --seeds 1 --splits 0 --runs .bench/arr-coc-demo $(BENCH)
+
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	    $(TEST)/bin/python -m crossfade.benchmarks.statistics $(BENCH)
+
+bench-warmstart: $(TEST)/.ready  ## count the updates that a warm start saves
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.warm_start $(BENCH)
+
+bench-baseline: $(TEST)/.ready  ## what the baseline reaches on housing, Titanic and digits
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.baseline $(BENCH)
+
+bench-gate: $(TEST)/.ready  ## how often the data-quality gate finds planted faults, and alarms for nothing
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.gate_statistics $(BENCH)
+
+bench-tuning: $(TEST)/.ready  ## measure what earlier searches are worth to a new one
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.tuning $(BENCH)
 
 bench-deps:  ## what the benchmarks need of the system: h2load, the load generator
 	apt-get install -y nghttp2-client

@@ -91,7 +91,6 @@ class Adapt:
         if pool.rule is not Rule.PROBABILITY or not pool.members[0].kind.exclusive:
             raise FailedPrecondition(
                 f"adapt is for exclusive classes under the rule probability, not {pool.rule.value}"
-                " (a fit that chose stacking cannot adapt)"
             )
         order = np.array(sorted(range(len(pool.labels)), key=pool.labels.__getitem__), np.intp)
         setup = Setup(

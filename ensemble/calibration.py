@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 import numpy as np
@@ -89,13 +90,39 @@ def expected_calibration_error(
         labels: [N] class indexes.
         bins: 15 is the literature's number.
     """
+    found = reliability(probabilities, labels, bins)
+    gaps = found.rows * np.abs(found.confidence - found.accuracy)
+    return float(gaps.sum() / found.rows.sum())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bins:
+    """Rows by how sure a member is of its first class, in equally wide bins.
+
+    Attributes:
+        rows: [B].
+        confidence, accuracy: [B] means over the rows of each bin; 0 where there are none.
+    """
+
+    rows: npt.NDArray[np.intp]
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+
+def reliability(probabilities: Tensor, labels: npt.NDArray[np.intp], bins: int = 15) -> Bins:
+    """How often the first class is right, by confidence; see ``expected_calibration_error``."""
     p = np.asarray(probabilities, np.float64)
     _check(p, labels)
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(np.intp), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(p))
+    rows = np.bincount(bin_of, minlength=bins)
+    each = np.maximum(rows, 1)
+    return Bins(
+        rows,
+        np.bincount(bin_of, weights=confidence, minlength=bins) / each,
+        np.bincount(bin_of, weights=right, minlength=bins) / each,
+    )
 
 
 def _true_class(rows: npt.NDArray[np.float64], labels: Tensor) -> npt.NDArray[np.float64]:

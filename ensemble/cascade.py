@@ -201,6 +201,16 @@ class Cascade:
         """Of the scores, in index order."""
         return self._alignment.labels
 
+    @property
+    def output(self) -> str:
+        """The name of the scores."""
+        return self._output
+
+    @property
+    def scores(self) -> Sequence[MemberScores]:
+        """What the output of each stage is."""
+        return self._scores
+
     def infer(self, requests: Sequence[InferRequest], ask: Ask) -> list[Result]:
         """Answers each request, in order; what goes on, of all of them, goes on together."""
         partials = [
@@ -254,7 +264,7 @@ class Cascade:
 
     def _take(self, place: int, partial: _Partial, rows: Rows, response: InferResponse) -> Floats:
         """Puts what a stage said into the answer; returns its probabilities [rows, …, C]."""
-        scores = self._probabilities(place, response.outputs[self._output])
+        scores = self.probabilities(place, response.outputs[self._output])
         given: dict[str, Tensor] = {self._output: scores}
         given.update((name, response.outputs[name]) for name in self._outputs)
         if self._batched and any(not a.ndim or len(a) != len(rows) for a in given.values()):
@@ -271,7 +281,8 @@ class Cascade:
         partial.stage[rows] = place
         return scores if self._batched else scores[None]
 
-    def _probabilities(self, place: int, output: Tensor) -> Floats:
+    def probabilities(self, place: int, output: Tensor) -> Floats:
+        """Of a stage's scores, for all labels [..., C]; raises Internal if they cannot be such."""
         scores = self._scores[place]
         own = calibrated(
             output, scores.kind, quantization=scores.quantization, temperature=scores.temperature

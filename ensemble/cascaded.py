@@ -59,7 +59,7 @@ class CascadeKind:
         self._stage_output = stage_output
         self._deferrals = Deferrals(name, stages)
 
-    def __call__(self, members: Sequence[tuple[str, Look]]) -> _Plan:
+    def __call__(self, members: Sequence[tuple[str, Look]]) -> CascadePlan:
         """See ``Kind``."""
         known = present(members)
         batched = all(member.signature.batched for member in known)
@@ -89,7 +89,7 @@ class CascadeKind:
             | {output: cascade.labels},
             rows_at_most(known) if batched else 0,
         )
-        return _Plan(face, cascade)
+        return CascadePlan(face, cascade)
 
     def measures(self) -> Iterable[Measure]:
         """See ``Measuring``."""
@@ -133,7 +133,9 @@ class CascadeKind:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Plan:
+class CascadePlan:
+    """See ``Plan``."""
+
     face: Face
     cascade: Cascade
 

@@ -19,6 +19,7 @@ from crossfade.ensemble.scores import (
     ScoreKind,
     dequantize,
     doubted,
+    is_normalised,
     log_scores,
     normalised,
     probabilities,
@@ -152,8 +153,16 @@ class Combination:
             return self._mean_of_values([self.members[n] for n in present], given, shares)
         if self._orders is not None:
             return self._mean_of_probabilities(self._orders, present, given, shares)
-        logs = self._aligned(self._alignment, present, given, shares)
+        logs = self._aligned(present, given, shares)
         return self._pool(logs, shares, exclusive=self.members[0].kind.exclusive)
+
+    def log_scores(self, outputs: Sequence[Tensor]) -> Floats:
+        """What is pooled: log-scores [M, ..., C] of all members, by label, with nothing lacking.
+
+        Raises:
+            Internal: an output is not what its member declares.
+        """
+        return self._aligned(range(len(self.members)), outputs, np.array(self.weights))
 
     def claims(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Floats:
         """What is averaged of members with exclusive classes: each one's probabilities.
@@ -168,25 +177,22 @@ class Combination:
         Raises:
             Internal: an output is not what its member declares.
         """
-        assert self._alignment is not None
-        everybody = range(len(self.members))
-        logs = self._aligned(self._alignment, everybody, outputs, np.array(weights))
+        logs = self._aligned(range(len(self.members)), outputs, np.array(weights))
         return probabilities(logs, exclusive=True)
 
     def _aligned(
         self,
-        alignment: LabelAlignment,
         present: Sequence[int],
-        outputs: Sequence[Tensor],
+        given: Sequence[Tensor],
         weights: npt.NDArray[np.float64],
     ) -> Floats:
-        """Log-scores [M, ..., C] of the members that are there, for all labels."""
-        stack = _stack([self._log_scores(n, one) for n, one in zip(present, outputs, strict=True)])
-        if all(alignment.is_complete(number) for number in present):
+        assert self._alignment is not None
+        stack = _stack([self._log_scores(n, one) for n, one in zip(present, given, strict=True)])
+        if all(self._alignment.is_complete(number) for number in present):
             return stack
         known = np.zeros((len(present), len(self.labels)), bool)
         for row, number in enumerate(present):
-            known[row, alignment.positions[number]] = True
+            known[row, self._alignment.positions[number]] = True
         exclusive = self.members[0].kind.exclusive
         return fill_in(stack, known, np.maximum(weights, 0), exclusive=exclusive)
 
@@ -198,6 +204,21 @@ class Combination:
         weights: npt.NDArray[np.float64],
     ) -> Tensor:
         assert self._alignment is not None
+        alike = all(
+            orders[number] is None
+            and self.members[number].quantization is None
+            and output.dtype == np.float32
+            and output.shape == outputs[0].shape
+            and output.shape[-1:] == (len(self.labels),)
+            for number, output in zip(present, outputs, strict=True)
+        )
+        if alike:
+            stack = np.stack(outputs)
+            if is_normalised(stack):
+                np.maximum(stack, np.float32(FLOOR), out=stack)
+                shares = weights.reshape(-1, *[1] * (stack.ndim - 2)) / stack.sum(axis=-1)
+                stack *= shares.astype(np.float32)[..., None]
+                return np.asarray(stack.sum(axis=0))
         each = []
         for number, output in zip(present, outputs, strict=True):
             member = self.members[number]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,6 +27,21 @@ class Crew:
     def __init__(self, most: int) -> None:
         self._pool = ThreadPoolExecutor(most, "member")
         self._free = threading.Semaphore(most)
+        self._cores = len(os.sched_getaffinity(0))
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[bool]:
+        """Around a call that brings tasks; says whether others alone keep the cores busy."""
+        with self._lock:
+            crowded = self._calls >= self._cores - 1 > 0
+            self._calls += 1
+        try:
+            yield crowded
+        finally:
+            with self._lock:
+                self._calls -= 1
 
     def run(
         self, tasks: Sequence[Callable[[], T]], until_s: float | None = None, *, spread: bool = True

@@ -182,6 +182,13 @@ def calibrated(
     return probabilities(logs, exclusive=kind.exclusive)
 
 
+def is_normalised(real: Tensor) -> bool:
+    """Whether floats [..., C] may be exclusive probabilities; what is not finite is not."""
+    if not real.size or not real.min() >= 0:
+        return False
+    return bool(np.abs(real.sum(axis=-1) - 1).max() <= _ROUNDING)
+
+
 def _check_probabilities(real: Tensor, kind: ScoreKind, step: float) -> None:
     slack = max(1e-3, step)
     inside = bool(real.min() >= -slack) and bool(real.max() <= 1 + slack) if real.size else True

@@ -117,12 +117,14 @@ class Team:
         if until_s is not None:
             return self._crew.run(tasks, until_s)
         rows = sum(request.rows for request in jobs[0][1])
-        form = (*[number for number, _ in jobs], rows.bit_length())
-        spreading = self._spreading.setdefault(form, Spreading())
-        spread = spreading.choose()
-        began_s = time.perf_counter()
-        results = self._crew.run(tasks, spread=spread)
-        spreading.took(spread, time.perf_counter() - began_s)
+        with self._crew.counted() as crowded:
+            form = (*[number for number, _ in jobs], rows.bit_length())
+            spreading = self._spreading.setdefault(form, Spreading())
+            spread = spreading.choose(crowded)
+            began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+            results = self._crew.run(tasks, spread=spread)
+            seconds, cpu_s = time.perf_counter() - began_s, time.thread_time() - began_cpu_s
+            spreading.took(spread, seconds, cpu_s, crowded)
         return results
 
     def _joint(

@@ -53,11 +53,26 @@ class Weighted:
     def __call__(self, members: Sequence[tuple[str, Look]]) -> Plan:
         """See ``Kind``."""
         known = present(members)
-        names = _common(known)
+        pools = self.pools(known)
+        outputs = [_spec(known, name, len(pool.labels)) for name, pool in pools.items()]
+        batched = all(member.signature.batched for member in known)
+        face = Face(
+            Signature(joined_inputs(known), tuple(outputs), batched),
+            {name: pool.labels for name, pool in pools.items() if pool.labels},
+            rows_at_most(known) if batched else 0,
+        )
+        adapted = self.adapt.follow([m.name for m in known], pools) if self.adapt else None
+        return _Plan(face, known, pools, self.turnout, adapted)
+
+    def pools(self, known: Sequence[Known]) -> dict[str, Combination]:
+        """How each output is combined, of those that all members have and that can be.
+
+        Raises:
+            FailedPrecondition: there is none, or the members do not fit together.
+        """
         pools: dict[str, Combination] = {}
-        outputs: list[TensorSpec] = []
         lacking: dict[str, str] = {}
-        for name in names:
+        for name in _common(known):
             missing = next(
                 (
                     m.name
@@ -69,22 +84,14 @@ class Weighted:
             if missing is not None:
                 lacking[name] = missing
                 continue
-            pools[name] = pool = self._pool(known, name)
-            outputs.append(_spec(known, name, len(pool.labels)))
+            pools[name] = self._pool(known, name)
         if not pools:
             reasons = [f"'{m}' has no labels for '{name}'" for name, m in lacking.items()]
             raise FailedPrecondition(
                 f"class scores are aligned by label, but {'; '.join(reasons)}: add labels.txt to"
                 " the model, or labels to the member"
             )
-        batched = all(member.signature.batched for member in known)
-        face = Face(
-            Signature(joined_inputs(known), tuple(outputs), batched),
-            {name: pool.labels for name, pool in pools.items() if pool.labels},
-            rows_at_most(known) if batched else 0,
-        )
-        adapted = self.adapt.follow([m.name for m in known], pools) if self.adapt else None
-        return _Plan(face, known, pools, self.turnout, adapted)
+        return pools
 
     def _pool(self, known: Sequence[Known], name: str) -> Combination:
         voices = self.voices

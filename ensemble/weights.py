@@ -305,7 +305,9 @@ def _excess(losses: Doubles, best: Doubles) -> tuple[float, float]:
 def _shares(fit: Fit, logs: Doubles) -> tuple[float, ...]:
     sizes = np.abs(fit.weights)
     if fit.rule is Rule.LOGIT:
-        sizes = sizes * (logs - logs.mean(axis=2, keepdims=True)).std(axis=(1, 2))
+        spread = (logs - logs.mean(axis=2, keepdims=True)).std(axis=(1, 2))
+        if np.any(sizes * spread):  # else no member says anything
+            sizes = sizes * spread
     return tuple((sizes / sizes.sum()).tolist())
 
 

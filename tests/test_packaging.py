@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -27,7 +28,8 @@ def sources() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", *DATA) and "__pycache__" not in path.parts:
                 found.add(f"crossfade/{path.relative_to(ROOT).as_posix()}")
-    for path in (ROOT / "runtimes" / "isolated").glob("*.txt"):
+    data = ((ROOT / "runtimes" / "isolated").glob("*.txt"), (ROOT / "training").glob("*/configs/*"))
+    for path in itertools.chain(*data):
         found.add(f"crossfade/{path.relative_to(ROOT).as_posix()}")
     return found
 
@@ -90,7 +92,7 @@ def test_every_extra_that_an_error_names_can_be_installed(wheel: Path) -> None:
         metadata = opened.read(name).decode()
     offered = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
     named = {entry.extra for entry in registry.BUILT_IN.values() if entry.extra} | {"gs", "s3"}
-    named |= {"fade", "postgresql"}
+    named |= {"fade", "postgresql", "training", "mlflow"}
     assert named
     assert named <= offered, MissingExtra(min(named - offered), "somebody").message
 

@@ -18,12 +18,14 @@ def complete(tf: Any, session: Any) -> None:
         handles = [op.outputs[0] for op in graph.get_operations() if op.type == "VarHandleOp"]
         checks = [tf.raw_ops.VarIsInitializedOp(resource=handle) for handle in handles]
         has_value = dict(zip([h.name for h in handles], session.run(checks), strict=True))
+        assigns = []
         for handle in handles:
             copy = None if has_value[handle.name] else _copy_of(handle)
             if copy is None or not has_value.get(copy.name):
                 continue
             value = tf.raw_ops.ReadVariableOp(resource=copy, dtype=handle.op.get_attr("dtype"))
-            session.run(tf.raw_ops.AssignVariableOp(resource=handle, value=value))
+            assigns.append(tf.raw_ops.AssignVariableOp(resource=handle, value=value))
+        session.run(assigns)  # at once: a session takes a graph in anew whenever it has grown
 
 
 def _copy_of(handle: Any) -> Any:

@@ -24,6 +24,7 @@ from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.exports.unpack import SUFFIXES
 from crossfade.serving.lifecycle.loader import find_artifact, interpreter
+from crossfade.serving.repository import lineage
 from crossfade.serving.repository.folders import read_folder
 
 _EPILOG = """\
@@ -130,11 +131,25 @@ def _report(
         "conversion": conversion_report.read(
             export.model.parent if export.model.is_file() else export.model
         ),
+        "lineage": _lineage(export.model.parent if export.model.is_file() else export.model),
         "error": found.refusal or None,
     }
     if not found.missing and not found.refusal:
         _load(export, found, report, config)
     return report
+
+
+def _lineage(folder: Path) -> dict[str, Any] | None:
+    """The version's card, and whether it is true of the files that are there."""
+    try:
+        card = lineage.read_card(folder)
+        if card is None:
+            return None
+        shown = {"card": card.model_dump(mode="json"), "lines": lineage.lines_of(card)}
+        lineage.check(folder)
+    except CrossfadeError as error:
+        return {"card": None, "lines": [], "error": error.message}
+    return {**shown, "error": None}
 
 
 def _needs(export: Export, found: Findings) -> str:
@@ -221,6 +236,9 @@ def _text(report: Mapping[str, Any]) -> str:
             f"  state      {state['output']} -> {state['input']}, first {state['initial']}"
         )
     lines += [f"  note       {note}" for note in report["notes"]]
+    if report["lineage"]:
+        said = report["lineage"]["lines"] or [f"NOT TRUE: {report['lineage']['error']}"]
+        lines.append("  lineage    " + "\n             ".join(said))
     if report["conversion"]:
         lines.append(
             "  converted  " + conversion_report.text(report["conversion"]).replace("\n", "\n  ")

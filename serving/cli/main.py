@@ -21,6 +21,8 @@ from crossfade.serving.cli import (
     models,
     serve,
     token,
+    train,
+    weights,
 )
 
 _EPILOG = """\
@@ -42,12 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"crossfade {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
-        *(serve, inspect, importing, convert, infer, models, fade, ensemble),
-        *(env, token, doctor),
+        serve,
+        inspect,
+        importing,
+        convert,
+        train,
+        ensemble,
+        infer,
+        models,
+        fade,
+        env,
+        token,
+        doctor,
+        weights,
     ):
         command.add(commands)
-    options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
     try:
+        options = parser.parse_args(map(_dashed, sys.argv[1:] if arguments is None else arguments))
         code: int = options.run(options)
         return code
     except CrossfadeError as error:

@@ -1,4 +1,4 @@
-"""A bar for copies that take a while."""
+"""Bars for what takes a while."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ def bar(doing: str) -> Callable[[int, int], None] | None:
     """
     if not sys.stderr.isatty():
         return None
-    return lambda done, total: _draw(doing, done, total)
+    return lambda done, total: _draw(doing, done, total, 20, "MiB") if total >= _BIG_BYTES else None
 
 
-def _draw(doing: str, done: int, total: int) -> None:
-    if total < _BIG_BYTES:
-        return
+def rows(doing: str, done: int, total: int) -> None:
+    """Draws a bar of rows on a terminal's stderr; where nobody watches, nothing."""
+    if sys.stderr.isatty():
+        _draw(doing, done, total, 0, "rows")
+
+
+def _draw(doing: str, done: int, total: int, shift: int, unit: str) -> None:
     filled = "#" * (_WIDTH * done // total)
     end = "\n" if done == total else ""
-    sys.stderr.write(f"\r{doing} [{filled:{_WIDTH}}] {done >> 20:,} of {total >> 20:,} MiB{end}")
+    numbers = f"{done >> shift:,} of {total >> shift:,} {unit}"
+    sys.stderr.write(f"\r{doing} [{filled:{_WIDTH}}] {numbers}{end}")
     sys.stderr.flush()

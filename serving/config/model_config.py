@@ -240,7 +240,7 @@ class ModelConfig(_Section):
         task: what the model is for; decides what ``postprocess`` gives.
         preprocess: clients send image files.
         postprocess: clients get what the task calls an answer.
-        table: clients send rows of columns, which are packed into one input.
+        table: clients send rows of columns; what they leave out is filled up.
         cache: remembers answers.
         isolation: runs it in a worker process of its own (``process``).
         ensemble: models that answer together; there are then no files.

@@ -1,4 +1,4 @@
-"""``table`` of ``model.yaml``: rows of columns, for a model that takes them packed."""
+"""``table`` of ``model.yaml``: rows of columns, packed into one input or each an input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Table(pydantic.BaseModel):
         instance: the file that declares the columns, an OpenAPI object.
         prediction: the file that declares the fields of an answer; without it, an answer is what
             the model gives.
-        input: the model's input of packed rows; its only one, by default.
+        input: the model's input of packed rows; its only one, by default. Without it, a model with
+            an input of texts for each column gets these.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

@@ -136,7 +136,8 @@ def convert(
         task, found = _attempt(task, limits, say)
         if wanted.quantised and not found["accepted"] and "first_choices" in found:
             say("8 bits lose too much: once more, with 16 bits between the layers")
-            finer = dataclasses.replace(task, activation_bits=16)
+            (stage / "finer").mkdir()
+            finer = dataclasses.replace(task, activation_bits=16, stage=f"{task.stage}/finer")
             try:
                 finer, again = _attempt(finer, limits, say)
             except (InvalidArgument, LoadFailed) as error:

@@ -66,28 +66,31 @@ def is_stacked(signature: Signature) -> bool:
     return all(spec.shape is None or spec.shape[:1] in ((-1,), (1,)) for spec in signature.inputs)
 
 
-def read(path: Path, signature: Signature, value_range: Range | None) -> Rows:
+def read(
+    path: Path, signature: Signature, value_range: Range | None, max_rows: int = MAX_ROWS
+) -> Rows:
     """Reads a folder of images or an ``.npz`` for a signature.
 
     Args:
         path: the folder or file.
         signature: what the inputs must fit.
         value_range: what 0 and 255 of a picture become for an input of floats.
+        max_rows: what is beyond is left out.
 
     Raises:
         NotFound: there is nothing there.
         InvalidArgument: it is neither, or does not fit the signature; the message says how.
     """
     if path.is_dir():
-        return _images(path, signature, value_range)
+        return _images(path, signature, value_range, max_rows)
     if path.is_file() and path.suffix == ".npz":
-        return _archive(path, signature)
+        return _archive(path, signature, max_rows)
     if not path.exists():
         raise NotFound(f"there is no data at '{path}'")
     raise InvalidArgument(f"'{path.name}' is neither a folder of images nor an .npz of tensors")
 
 
-def _archive(path: Path, signature: Signature) -> Rows:
+def _archive(path: Path, signature: Signature, max_rows: int) -> Rows:
     stacked = is_stacked(signature)
     arrays: dict[str, Tensor] = {}
     try:
@@ -117,7 +120,7 @@ def _archive(path: Path, signature: Signature) -> Rows:
     lengths = {len(array) for array in arrays.values()}
     if len(lengths) != 1 or lengths == {0}:
         raise InvalidArgument(f"the arrays in '{path.name}' must have the same rows, at least one")
-    arrays = {name: array[:MAX_ROWS] for name, array in arrays.items()}
+    arrays = {name: array[:max_rows] for name, array in arrays.items()}
     count = len(next(iter(arrays.values())))
     return Rows(arrays, f"{count} rows of {path.name}", stacked=stacked)
 
@@ -149,11 +152,11 @@ def _checked(array: Tensor, spec: TensorSpec, stacked: bool, file: str) -> Tenso
     return array if spec.dtype == "BYTES" else array.astype(dtype)
 
 
-def _images(folder: Path, signature: Signature, value_range: Range | None) -> Rows:
+def _images(folder: Path, signature: Signature, value_range: Range | None, max_rows: int) -> Rows:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and p.is_file())
     if not files:
         raise InvalidArgument(f"the folder '{folder.name}' holds no images")
-    files = files[:MAX_ROWS]
+    files = files[:max_rows]
     spec = _picture_input(signature)
     stacked = is_stacked(signature)
     if spec.dtype == "BYTES":
@@ -236,6 +239,18 @@ def read_labels(path: Path, rows: Rows, class_names: Sequence[str]) -> Tensor:
     Raises:
         NotFound, InvalidArgument: it cannot be read, or says nothing of these rows.
     """
+    indexes = {name: index for index, name in enumerate(class_names)}
+    texts = read_label_texts(path, rows)
+    found = [-1 if text is None else _index(text, indexes, path.name) for text in texts]
+    return np.array(found, np.int64)
+
+
+def read_label_texts(path: Path, rows: Rows) -> list[str | None]:
+    """The right label of each row as the file writes it; ``None`` where it says nothing.
+
+    Raises:
+        NotFound, InvalidArgument: as ``read_labels``, but for what the labels are.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
@@ -247,14 +262,13 @@ def read_labels(path: Path, rows: Rows, class_names: Sequence[str]) -> Tensor:
         raise InvalidArgument(
             f"'{path.name}' needs a first line with the columns 'file,label', or 'label' alone"
         )
-    indexes = {name: index for index, name in enumerate(class_names)}
-    found = np.full(rows.count, -1, dtype=np.int64)
+    found: list[str | None] = [None] * rows.count
     places = {name: index for index, name in enumerate(rows.names)}
     for number, line in enumerate(lines):
         place = places.get(Path(line["file"] or "").name) if "file" in line else number
         if place is not None and place < rows.count:
-            found[place] = _index((line["label"] or "").strip(), indexes, path.name)
-    if (found < 0).all():
+            found[place] = (line["label"] or "").strip()
+    if all(text is None for text in found):
         raise InvalidArgument(f"'{path.name}' has no label for any row of the data")
     return found
 

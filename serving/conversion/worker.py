@@ -69,8 +69,8 @@ def _log() -> None:
 
 
 def _convert(job: Job, say: Any) -> Any:
-    job.version_folder.mkdir(exist_ok=True)
-    job.scratch.mkdir(exist_ok=True)
+    job.version_folder.mkdir(parents=True, exist_ok=True)
+    job.scratch.mkdir(parents=True, exist_ok=True)
     names = steps(job.platform, job.target)
     source: Path | None = None
     for index, name in enumerate(names):

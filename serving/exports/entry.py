@@ -23,7 +23,7 @@ _TABULAR_TELLING: Final = (
     *(tabular.ENVIRONMENT, tabular.INSTANCE, tabular.PREDICTION),
     *("feature_attributions.yaml", "transformations.pb", "tables_server_metadata.pb"),
 )
-_HEAD: Final = "# Written by `crossfade import`; yours to change.\n"
+_HEAD: Final = "# Written by `crossfade`; yours to change.\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from crossfade.serving.fade.database import FadeDatabase
 from crossfade.serving.fade.plan import parse
 from crossfade.serving.fade.policy import Action, Status, decide
 from crossfade.serving.fade.records import Fade, Outcome, Superseded
-from crossfade.serving.fade.routes import Active, open_fade, without_members
+from crossfade.serving.fade.routes import Active, check_lineage, open_fade, without_members
 from crossfade.serving.lifecycle.detours import Detour, Detours
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.repository.layout import check_name
@@ -124,6 +124,8 @@ class FadeController:
         steps = parse(plan, "the plan")
         first, second = (members.read(text, name, self._manager) for text in (primary, candidate))
         texts = members.written(first), members.written(second)
+        if steps.require_lineage:
+            check_lineage(second, self._manager)
         with self._turn:
             open_fade(name, first, second, steps, self._manager).close()
             now_s = time.time()

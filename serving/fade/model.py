@@ -106,7 +106,9 @@ class FadeModel:
             mirror=self.mirror,
             observers=(self,),
         )
-        self.metadata = dataclasses.replace(form, headers=self._router.headers)
+        self.metadata = dataclasses.replace(
+            form, headers=tuple(sorted({*form.headers, *self._router.headers}))
+        )
         self.answered = Tally()
 
     def set(self, traffic_percent: float, mirror_percent: float, recorder: Recorder | None) -> None:

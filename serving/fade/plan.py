@@ -135,12 +135,15 @@ class Plan(_Section):
             the model without a label is; it need not be in ``model.yaml``.
         key: requests with one value of it stay at one member; without it, each is a draw of its
             own.
+        require_lineage: the candidate needs a true card of what it was made of, as
+            ``crossfade train`` writes it.
         version: of this format.
     """
 
     version: Literal[1] = 1
     label: Annotated[str, pydantic.Field(min_length=1, max_length=128)] | None = None
     key: SplitKey | None = None
+    require_lineage: bool = False
     alpha: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.05
     steps: tuple[Step, ...] = pydantic.Field(default_factory=_usual_steps)
     guardrails: Guardrails = Guardrails()

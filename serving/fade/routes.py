@@ -25,6 +25,7 @@ from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.routing import key_of
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.metrics.statistics import Measured, Statistics
+from crossfade.serving.repository import lineage
 
 Detoured = Mapping[ModelRef, Detour | ModelRef]
 _OVER: Final = frozenset({Status.ROLLED_BACK, Status.RETIRED})
@@ -91,8 +92,30 @@ def open_fade(
             )
         form = dataclasses.replace(first.metadata, name=name)
         adapter = Adapter(form, second.metadata)
+        headers = (*form.headers, *second.metadata.headers)
+        form = dataclasses.replace(form, headers=headers)
         model = FadeModel(form, manager, (primary, candidate), key_of(plan.key))
         return Opened(first, model, adapter.is_identity)
+
+
+def check_lineage(candidate: ModelRef, manager: Manager) -> None:
+    """Whether it is known what the candidate was made of.
+
+    Raises:
+        Unavailable, NotFound: it cannot answer.
+        FailedPrecondition: it has no card, or files that the card was not written for.
+    """
+    served = manager.lease(candidate)
+    with served:
+        try:
+            if served.origin is None:
+                raise FailedPrecondition("it has no files of its own")
+            lineage.check(served.origin.folder)
+        except FailedPrecondition as error:
+            raise FailedPrecondition(
+                f"the plan has require_lineage, but of '{members.written(candidate)}' it is not"
+                f" known what it was made of: {error.message}"
+            ) from error
 
 
 def _open_one(fade: Fade, manager: Manager) -> Opened | None:

@@ -57,15 +57,31 @@ class Setting:
 
 
 def _weighted(section: config.Weighted, setting: Setting) -> Kind:
-    names = [member.name for member in members_of(section)]
-    timeout_s = _seconds(section.member_timeout_ms)
-    quorum = section.quorum or (len(names) if timeout_s is None else 1)
-    turnout = Turnout(quorum, timeout_s)
-    weights = [1.0 if member.weight is None else member.weight for member in section.members]
     if (boxes := section.boxes) is not None:
         fuses = boxes.rule == "fuse"
         most, least_iou = boxes.max_detections, boxes.iou_threshold
-        return Detectors(tuple(weights), turnout, fuses, least_iou, most)
+        return Detectors(_weights(section), _turnout(section), fuses, least_iou, most)
+    learned = None
+    with contextlib.suppress(FileNotFoundError):
+        text = (setting.folder / FILE).read_text("utf-8", "replace")
+        learned = Learned.read(text, [member.name for member in members_of(section)])
+    made = weighted(section, learned)
+    if section.adapt is None:
+        return made
+    return dataclasses.replace(made, adapt=_adapt(section.adapt, setting, learned))
+
+
+def weighted(section: config.Weighted, learned: Learned | None = None) -> Weighted:
+    """The kind of a section whose members are no detectors, with weights that stay.
+
+    Raises:
+        FailedPrecondition: what was learned cannot adapt, and is to.
+    """
+    if section.adapt is not None and learned and learned.rule is not Rule.PROBABILITY:
+        raise FailedPrecondition(
+            f"{FILE}: a fit that chose the rule {learned.rule.value} (stacking) cannot adapt; leave"
+            " adapt out of model.yaml"
+        )
     voices = tuple(
         Voice(
             ScoreKind(member.scores or section.scores),
@@ -73,13 +89,18 @@ def _weighted(section: config.Weighted, setting: Setting) -> Kind:
             member.temperature,
             member.labels or (),
         )
-        for member, weight in zip(section.members, weights, strict=True)
+        for member, weight in zip(section.members, _weights(section), strict=True)
     )
-    learned = None
-    with contextlib.suppress(FileNotFoundError):
-        learned = Learned.read((setting.folder / FILE).read_text("utf-8", "replace"), names)
-    adapt = _adapt(section.adapt, setting, learned) if section.adapt is not None else None
-    return Weighted(voices, turnout, Rule(section.rule), learned, adapt)
+    return Weighted(voices, _turnout(section), Rule(section.rule), learned)
+
+
+def _weights(section: config.Weighted) -> tuple[float, ...]:
+    return tuple(1.0 if member.weight is None else member.weight for member in section.members)
+
+
+def _turnout(section: config.Weighted) -> Turnout:
+    timeout_s = _seconds(section.member_timeout_ms)
+    return Turnout(section.quorum or (len(section.members) if timeout_s is None else 1), timeout_s)
 
 
 def _adapt(section: config.Adapt, setting: Setting, learned: Learned | None) -> Adapt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,13 @@ from crossfade.ensemble.cascade import Gate, Stage, expected_of
 from crossfade.ensemble.cascaded import CascadeKind, StageScores
 from crossfade.ensemble.comparison import Comparer
 from crossfade.ensemble.deferral import Expected
-from crossfade.ensemble.gate import GateReport, Measure
+from crossfade.ensemble.gate import Measure
 from crossfade.ensemble.keys import Key, KeySource
 from crossfade.ensemble.mirror import Limits, Mirror
 from crossfade.ensemble.routed import RoutedKind
 from crossfade.ensemble.routing import Router, Shares
 from crossfade.ensemble.scores import ScoreKind
+from crossfade.ensemble.solved import SolvedGate
 from crossfade.ensemble.split import BASIS_POINTS
 from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
 from crossfade.serving.config import ensemble_config as config
@@ -58,31 +60,29 @@ def cascade(section: config.Cascade, name: str, folder: Path) -> CascadeKind:
     Raises:
         LoadFailed: there is no such report, or it is for another number of stages.
     """
-    report = _report(folder, section.gate) if section.gate is not None else None
-    stages = section.stages
+    stages, names = section.stages, _names(section)
+    solved = _solved(folder, section.gate, names) if section.gate is not None else None
     thresholds = [stage.threshold for stage in stages]
     measure = Measure(section.measure or Measure.MAXIMUM.value)
     expected: list[Expected | None] = [None] * len(stages)
-    if report is not None:
-        if len(report.reach) != len(stages):
-            raise LoadFailed(
-                f"'{section.gate}' is for {len(report.reach)} stages; the cascade has {len(stages)}"
-            )
+    temperatures = [stage.temperature for stage in stages]
+    if solved is not None:
+        report = solved.report
         thresholds, measure = [report.threshold] * len(stages), report.measure
         expected = [*expected_of(report), None]
+        temperatures = [
+            solved.temperatures.get(stage_name, own)
+            for stage_name, own in zip(names, temperatures, strict=True)
+        ]
     return CascadeKind(
         name,
         [
             Stage(stage_name, threshold, rate)
-            for stage_name, threshold, rate in zip(
-                _names(section), thresholds, expected, strict=True
-            )
+            for stage_name, threshold, rate in zip(names, thresholds, expected, strict=True)
         ],
         [
-            StageScores(
-                ScoreKind(stage.scores or section.scores), stage.temperature, stage.labels or ()
-            )
-            for stage in stages
+            StageScores(ScoreKind(stage.scores or section.scores), temperature, stage.labels or ())
+            for stage, temperature in zip(stages, temperatures, strict=True)
         ],
         Gate(measure, section.per == "row"),
         output=section.output,
@@ -102,10 +102,10 @@ def key_of(section: config.SplitKey | None) -> Key | None:
     return Key(KeySource(source), name)
 
 
-def _report(folder: Path, name: str) -> GateReport:
+def _solved(folder: Path, name: str, stages: Sequence[str]) -> SolvedGate:
     try:
         with (folder / name).open("rb") as file:
-            return GateReport.from_json(file.read(_MAX_GATE_BYTES).decode())
+            return SolvedGate.from_json(file.read(_MAX_GATE_BYTES).decode(), stages)
     except (OSError, UnicodeDecodeError):
         raise LoadFailed(f"the gate's report '{name}' cannot be read") from None
     except CrossfadeError as error:

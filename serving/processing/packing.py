@@ -1,4 +1,4 @@
-"""Rows as serialized ``google.protobuf.Value`` structs. Pure."""
+"""Rows as serialized ``google.protobuf.Value`` structs, or as a text for each cell. Pure."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def pack(columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int) -> T
     for column in columns:
         found = cells.get(column.name)
         if found is None:
-            if column.required and not column.nullable:
-                raise InvalidArgument(f"column '{escape(column.name)}' is missing")
+            _check_optional(column)
             continue
         fill = _fill_list if column.array else _fill
         for row, cell in enumerate(found.tolist()):
@@ -49,6 +48,30 @@ def pack(columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int) -> T
     packed = np.empty(rows, np.object_)
     packed[:] = [value.SerializeToString() for value in values]
     return packed
+
+
+def fill_up(columns: Sequence[Column], cells: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """All columns as texts, for a model that has an input for each; see ``pack``.
+
+    Returns:
+        BYTES [rows] by column, with an empty text where there is no value.
+    """
+    made: dict[str, Tensor] = {}
+    for column in columns:
+        found = cells.get(column.name)
+        if found is None:
+            _check_optional(column)
+            found = np.full(rows, b"", np.object_)
+        else:
+            for row, cell in enumerate(found.tolist()):
+                _fill(struct_pb2.Value(), column, row, cell)
+        made[column.name] = found
+    return made
+
+
+def _check_optional(column: Column) -> None:
+    if column.required and not column.nullable:
+        raise InvalidArgument(f"column '{escape(column.name)}' is missing")
 
 
 def _fill_list(value: Any, column: Column, row: int, cells: Sequence[bytes]) -> None:

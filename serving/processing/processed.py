@@ -22,7 +22,7 @@ from crossfade.runtimes.core.model import (
 from crossfade.serving.processing.answer import Answer
 from crossfade.serving.processing.framing import Frame
 from crossfade.serving.processing.images import ImageInput
-from crossfade.serving.processing.table import TableInput
+from crossfade.serving.processing.table import ColumnInputs, TableInput
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Processing:
         key: an input of strings that comes back as the output of that name.
         answer: what becomes of the outputs; ``None`` leaves them as they are.
         one_by_one: the model takes one row a run, so that the rows of a request are requests.
-        table: what becomes a packed row; ``None`` is nothing.
+        table: what becomes of columns; ``None`` is nothing.
     """
 
     metadata: ModelMetadata
@@ -47,7 +47,7 @@ class Processing:
     key: str | None
     answer: Answer | None
     one_by_one: bool
-    table: TableInput | None = None
+    table: TableInput | ColumnInputs | None = None
 
 
 @dataclasses.dataclass(slots=True)

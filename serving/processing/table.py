@@ -14,7 +14,7 @@ from crossfade.runtimes.core.model import Signature, Tensor, Tensors, TensorSpec
 from crossfade.serving.config.table_config import Table
 from crossfade.serving.processing import table_schema
 from crossfade.serving.processing.framing import Frame
-from crossfade.serving.processing.packing import pack
+from crossfade.serving.processing.packing import fill_up, pack
 from crossfade.serving.processing.table_schema import Column, Field
 
 _VALUE: Final = "value"
@@ -70,6 +70,32 @@ class TableInput:
             return others
         rows = len(next(iter(given.values()))) if given else rows
         return {**others, self.spec.name: pack(self._columns, given, rows)}
+
+
+class ColumnInputs:
+    """Makes each column that a request leaves out an input of empty texts. Thread-safe.
+
+    For a model that has an input of texts for each column, and so takes rows as they come.
+    """
+
+    def __init__(self, declared: Sequence[Column]) -> None:
+        self._columns = {column.name: column for column in declared}
+
+    def seen(self, signature: Signature) -> Signature:
+        """The signature with these inputs as columns."""
+        inputs = [
+            dataclasses.replace(spec, optional=True, cells=True)
+            if spec.name in self._columns
+            else spec
+            for spec in signature.inputs
+        ]
+        return dataclasses.replace(signature, inputs=tuple(inputs))
+
+    def read(self, inputs: Tensors, rows: int) -> dict[str, Tensor]:
+        """See ``TableInput.read``."""
+        given = {name: array for name, array in inputs.items() if name in self._columns}
+        rows = len(next(iter(given.values()))) if given else rows
+        return {**inputs, **fill_up(list(self._columns.values()), given, rows)}
 
 
 class Prediction:
@@ -144,19 +170,25 @@ class Prediction:
         }
 
 
-def table_input(config: Table, inputs: Sequence[TensorSpec], folder: Path) -> TableInput:
-    """What ``table`` makes of the model's inputs.
+def table_input(
+    config: Table, inputs: Sequence[TensorSpec], folder: Path
+) -> TableInput | ColumnInputs:
+    """What ``table`` makes of the model's inputs: packed rows, or a text for each column.
 
     Raises:
         LoadFailed: the file, the configuration and the model contradict each other.
     """
     declared = _declared(table_schema.columns, folder, config.instance, "instance")
     texts = [spec for spec in inputs if spec.dtype == "BYTES" and len(spec.shape or ()) == 1]
+    of_columns = {column.name for column in declared if not column.array}
+    all_alone = len(of_columns) == len(declared) and of_columns <= {spec.name for spec in texts}
+    if config.input is None and all_alone:
+        return ColumnInputs(declared)
     named = texts if config.input is None else [s for s in texts if s.name == config.input]
     if len(named) != 1:
         raise LoadFailed(
-            "table.input: rows are packed into one input of strings, one a row; the model has"
-            f" {[spec.name for spec in texts]} of that kind"
+            "table.input: rows are packed into one input of strings, one a row, unless the model"
+            f" has one for each column; it has {[spec.name for spec in texts]} of that kind"
         )
     others = {spec.name for spec in inputs if spec is not named[0]}
     taken = others & {column.name for column in declared}

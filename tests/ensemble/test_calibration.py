@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from crossfade.ensemble.calibration import expected_calibration_error, fit_temperature, log_loss
+from crossfade.ensemble.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    reliability,
+)
 from crossfade.ensemble.scores import sigmoid, softmax
 from crossfade.runtimes.core.errors import InvalidArgument
 
@@ -103,3 +108,11 @@ def test_calibration_error_by_hand() -> None:
 def test_what_does_not_fit_is_refused(rows: np.ndarray, targets: np.ndarray) -> None:
     with pytest.raises(InvalidArgument):
         fit_temperature(rows, targets)
+
+
+def test_reliability_by_hand() -> None:
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.0, 1.0]])
+    found = reliability(p, np.array([0, 0, 1, 1]), bins=5)
+    assert found.rows.tolist() == [0, 0, 0, 1, 3]
+    assert found.confidence.round(6).tolist() == [0, 0, 0, 0.6, 0.9]
+    assert found.accuracy.round(6).tolist() == [0, 0, 0, 1, 0.666667]

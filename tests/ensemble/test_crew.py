@@ -71,3 +71,16 @@ def test_a_closed_crew_still_answers() -> None:
     crew = Crew(2)
     crew.close()
     assert crew.run([lambda: 1, lambda: 2]) == [1, 2]
+
+
+def test_calls_that_keep_the_cores_busy_are_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    crew = Crew(2)
+    with crew.counted() as first, crew.counted() as second:
+        assert (first, second) == (False, True)
+    with crew.counted() as again:
+        assert again is False
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    with Crew(2).counted() as alone:
+        assert alone is False, "one core: nothing to learn from the crowd"
+    crew.close()

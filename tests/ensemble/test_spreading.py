@@ -11,7 +11,7 @@ def choices(serial_s: float, spread_s: float, calls: int, chosen: Spreading) -> 
     found = []
     for _ in range(calls):
         spread = chosen.choose()
-        chosen.took(spread, spread_s if spread else serial_s)
+        chosen.took(spread, spread_s if spread else serial_s, 0.0)
         found.append(spread)
     return found
 
@@ -36,3 +36,14 @@ def test_a_change_is_noticed() -> None:
     chosen = Spreading()
     assert choices(0.02, 0.019, 200, chosen)[-1] is False
     assert choices(0.02, 0.005, 2000, chosen)[-2:] == [True, True]
+
+
+def test_in_a_crowd_what_computes_runs_one_after_the_other() -> None:
+    computing, waiting = Spreading(), Spreading()
+    for _ in range(10):
+        for one, cpu_s in ((computing, 0.019), (waiting, 0.001)):
+            spread = one.choose()
+            one.took(spread, 0.01 if spread else 0.02, cpu_s)
+    assert computing.choose() is True
+    assert computing.choose(crowded=True) is False
+    assert waiting.choose(crowded=True) is True

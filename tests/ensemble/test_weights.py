@@ -224,3 +224,10 @@ def test_what_is_served_is_what_was_learned() -> None:
     answer = pool([sure, good])
     assert -np.log(answer[np.arange(1000), labels]).mean() < 0.02
     assert answer[0, labels[0]] > 1e-4
+
+
+def test_members_that_say_nothing_still_have_shares() -> None:
+    report = learn_weights(np.zeros((2, 60, 3)), np.arange(60) % 3, ["x", "y"])
+    for one in report.candidates:
+        assert sum(one.shares) == pytest.approx(1)
+    assert report.nested_log_loss == pytest.approx(np.log(3), abs=0.01)

@@ -135,6 +135,17 @@ def labels(folder: Path, text: str) -> Path:
 ROWS_OF_TWO = data.Rows({"x": np.zeros((2, 3))}, "", names=("a.png", "b.png"))
 
 
+def test_rows_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", x=np.zeros((1200, 3), np.float32))
+    assert data.read(tmp_path / "rows.npz", ROWS, None).count == data.MAX_ROWS
+    assert data.read(tmp_path / "rows.npz", ROWS, None, 1100).count == 1100
+
+
+def test_label_texts_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = labels(tmp_path, "file,label\nb.png, no  class \n")
+    assert data.read_label_texts(path, ROWS_OF_TWO) == [None, "no  class"]
+
+
 def test_labels_by_name_and_by_line(tmp_path: Path) -> None:
     by_name = labels(tmp_path, "file,label\nb.png,cat\nimages/a.png,1\nother.png,cat\n")
     assert data.read_labels(by_name, ROWS_OF_TWO, ["cat", "dog"]).tolist() == [1, 0]

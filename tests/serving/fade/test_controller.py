@@ -15,6 +15,7 @@ from crossfade.serving.dataplane.door import DataPlane, Query
 from crossfade.serving.fade.controller import FadeController
 from crossfade.serving.fade.database import FadeDatabase
 from crossfade.serving.lifecycle.manager import Manager
+from crossfade.serving.repository import lineage
 from crossfade.serving.repository.source import open_source
 from crossfade.serving.tensors.raw import RawTensor
 from tests import fading
@@ -122,3 +123,28 @@ def test_a_refused_start_leaves_nothing(serve: Callable[[], Server], tmp_path: P
         server.fades.begin("flowers", "flowers", "other", PLAN, ANN)
     assert server.fades.all() == []
     assert server.asked().parameters == {}
+
+
+def test_a_plan_may_require_to_know_what_the_candidate_was_made_of(
+    serve: Callable[[], Server], tmp_path: Path
+) -> None:
+    server = serve()
+    plan = f"{{require_lineage: true, {PLAN}}}"
+    with pytest.raises(FailedPrecondition, match=r"'custom' it is not known.*no lineage.json"):
+        server.fades.begin("flowers", "flowers", "custom", plan, ANN)
+    assert server.fades.all() == []
+    version = tmp_path / "models" / "custom" / "2"
+    files = {p.name: lineage.digest_file(p) for p in version.iterdir()}
+    card = lineage.Card(
+        task="image-classifier",
+        created="2026-01-02T03:04:05+00:00",
+        seed=7,
+        data=lineage.Origin(name="flowers", sha256="a" * 64),
+        config={},
+        metrics={},
+        environment={},
+        files=files,
+    )
+    (version / lineage.FILE).write_text(card.text())
+    server.fades.begin("flowers", "flowers", "custom", plan, ANN)
+    assert server.who() == 1

@@ -52,12 +52,13 @@ def table(
     run: Any = classify,
     outputs: Any = ANSWER,
     prediction: str = CLASSES,
+    instance: str = INSTANCE,
     *,
     inputs: Any = PACKED,
     file: Any = None,
     more: Any = None,
 ) -> tuple[Inner, Processed]:
-    (folder / "instance.yaml").write_text(INSTANCE)
+    (folder / "instance.yaml").write_text(instance)
     (folder / "prediction.yaml").write_text(prediction)
     inner = Inner(inputs, outputs, run)
     says = {"instance": "instance.yaml"}
@@ -194,7 +195,7 @@ def test_a_column_may_be_called_as_the_models_input(tmp_path: Path) -> None:
         ({"prediction": "none.yaml"}, "table.prediction: the version's folder has no 'none.yaml'"),
         ({"input": "other"}, "table.input"),
         ({"inputs": specs(x=("FP32", (-1,)))}, "one input of strings"),
-        ({"inputs": specs(a=("BYTES", (-1,)), b=("BYTES", (-1,)))}, r"the model has \['a', 'b'\]"),
+        ({"inputs": specs(a=("BYTES", (-1,)), b=("BYTES", (-1,)))}, r"it has \['a', 'b'\]"),
         (
             {"inputs": specs(x=("BYTES", (-1,)), age=("FP32", (-1,)))},
             "'age' is a column and an input",
@@ -208,3 +209,40 @@ def test_what_contradicts_the_model_is_refused(
     says_more = {key: change[key] for key in change if key != "inputs"}
     with pytest.raises(LoadFailed, match=says):
         table(tmp_path, inputs=change.get("inputs", PACKED), file=says_more)
+
+
+COLUMNS = """\
+required: [sex]
+properties:
+  age: {type: number, nullable: true}
+  sex: {type: string}
+"""
+
+
+def test_a_model_with_an_input_for_each_column(tmp_path: Path) -> None:
+    inputs = specs(age=("BYTES", (-1,)), sex=("BYTES", (-1,)), scale=("FP32", (-1,)))
+    outputs = specs(value=("FP32", (-1,)))
+
+    def run(given: Any) -> dict[str, Any]:
+        return {"value": np.zeros(len(given["sex"]), np.float32)}
+
+    inner, model = table(tmp_path, run, outputs, REGRESSION, COLUMNS, inputs=inputs)
+    assert model.metadata.signatures["serving_default"].inputs == (
+        TensorSpec("age", "BYTES", (-1,), True, cells=True),
+        TensorSpec("sex", "BYTES", (-1,), True, cells=True),
+        TensorSpec("scale", "FP32", (-1,)),
+    )
+    scale = np.ones(2, np.float32)
+    ask(model, 2, sex=texts(b"male", b"\xe6\x97\xa5"), scale=scale)
+    (asked,) = inner.asked
+    assert asked.inputs["age"].tolist() == [b"", b""]
+    assert asked.inputs["sex"].tolist() == [b"male", b"\xe6\x97\xa5"]
+    assert asked.inputs["scale"] is scale
+    for wrong, message in (
+        ({"age": texts(b"1", b"2")}, "'sex' is missing"),
+        ({"sex": texts(b"a", b"b"), "age": texts(b"1", b"x")}, "row 1 is no number"),
+        ({"sex": texts(b"a", b"\xff")}, "row 1 is not UTF-8"),
+        ({"sex": texts(b"a", b"")}, "row 1, and must have one"),
+    ):
+        with pytest.raises(CrossfadeError, match=message):
+            ask(model, 2, scale=scale, **wrong)

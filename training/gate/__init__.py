@@ -1,0 +1,1 @@
+"""Are the data worth a training? Measured faults, and one of three verdicts."""

@@ -1,0 +1,1 @@
+"""Columns of a table to features: one specification, run by NumPy and by ONNX Runtime alike."""

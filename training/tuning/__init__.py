@@ -1,0 +1,1 @@
+"""Search for hyperparameters that begins with what earlier runs have shown."""

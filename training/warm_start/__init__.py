@@ -1,0 +1,1 @@
+"""A classifier of pictures that begins with an export's features."""

@@ -1,0 +1,122 @@
+"""``crossfade train warm-start``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.serving.exports.recognise import recognise
+from crossfade.serving.exports.source import opened
+from crossfade.serving.repository.layout import check_name
+from crossfade.serving.repository.lineage import Card, Origin, lines_of
+from crossfade.training.backbones.backbone import Backbone, Pixels
+from crossfade.training.backbones.cutting import cut
+from crossfade.training.backbones.feature_cache import FeatureCache
+from crossfade.training.core import command_line, run_folder
+from crossfade.training.core.devices import place
+from crossfade.training.core.publishing import publish
+from crossfade.training.image_classifier import export
+from crossfade.training.image_classifier.data import load
+from crossfade.training.torch_port.module import port
+from crossfade.training.torch_port.parity import compare
+from crossfade.training.torch_port.probes import probes
+from crossfade.training.torch_port.proof import digest_of_file, reference
+from crossfade.training.warm_start import trainer
+from crossfade.training.warm_start.config import WarmStartConfig
+from crossfade.training.weights.read import read
+
+_EPILOG = """\
+examples:
+  crossfade train warm-start --export model.tflite --data flowers/ --name flowers \\
+      --repository models/
+  crossfade train warm-start --export saved_model/ --data flowers.csv --name flowers \\
+      --repository models/ --set pixels=0..255 --set stages=3
+
+The same command again goes on where a run was stopped or killed, to the same result.
+"""
+_SIDE = 224
+TASK = "warm-start"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.description = (
+        "Cut the features out of an export (SavedModel, TFLite, ONNX), train a head on them, then"
+        " the last stages with it, and write the result as ONNX: the next version of the model."
+    )
+    parser.epilog = _EPILOG
+    option = parser.add_argument
+    option("--export", required=True, metavar="EXPORT", help="a file, a folder or a URL")
+    option("--signature", default="", help="of a SavedModel; default serving_default")
+    option(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a folder with one folder for each label, or a CSV file: [ML_USE,]path,label",
+    )
+    option("--cache", type=Path, metavar="DIR", help="of features (the run's folder)")
+    command_line.add_run(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains and publishes; returns the exit code."""
+    config = WarmStartConfig.load(options.config, options.set)
+    check_name(options.name)
+    with (
+        place(config.device) as here,
+        opened(options.export) as source,
+        command_line.opened(options, here) as folder,
+    ):
+        path = recognise(source).model
+        backbone = _backbone(path, options.signature, config)
+        side = backbone.side or config.data.size or _SIDE
+        if config.data.size not in (None, side):
+            raise InvalidArgument(f"data.size is {config.data.size}, and the export takes {side}")
+        how = config.data.data(side, backbone.channels)
+        data = load(options.data, how, config.seed)
+        plain = {**config.model_dump(mode="json"), "export_sha256": digest_of_file(path)}
+        run_folder.begin(folder, {"config": plain, "data": data.origin.sha256})
+        words = f"{side} {how.color} {how.resize.model_dump_json()} pooled"
+        where = options.cache or folder / "features"
+        cache = FeatureCache(where, backbone.digest(), words, config.cache_bytes)
+        with command_line.logged(options, folder, here, plain) as log:
+            trained = trainer.train(config, data, backbone, cache, folder, place=here, log=log)
+        cards: list[Card] = []
+
+        def make(version: Path) -> None:
+            told: dict[str, Any] = {"task": TASK, "seed": config.seed, "config": plain}
+            told["provenance"] = config.provenance(options.config, options.set)
+            told["export"] = Origin(name=path.name, sha256=plain["export_sha256"], counts={})
+            classifier, metrics = trained.classifier, trained.metrics
+            cards.append(
+                export.write_version(version, classifier, metrics, data, told=told, place=here)
+            )
+
+        yaml = export.model_yaml_of(how)
+        made = publish(make, options.repository, options.name, yaml)
+        run_folder.finish(folder, f"{options.name} version {made.name}", trained.metrics)
+        lines = [f"{options.name} version {made.name}: wrote {made}", *lines_of(cards[0])]
+        sys.stdout.write("\n  ".join(lines) + "\n")
+    return 0
+
+
+def _backbone(path: Path, signature: str, config: WarmStartConfig) -> Backbone:
+    """The export's features, once it is shown that they are the export's.
+
+    Raises:
+        FailedPrecondition: a layer answers otherwise.
+    """
+    graph = read(path, signature)
+    found = cut(graph, config.cut or "")
+    report = compare(port(graph), reference(path, graph, signature), probes(graph, side=96))
+    if not report.passed:
+        wrong = report.wrong[0] if report.wrong else "first choices"
+        raise FailedPrecondition(
+            f"the export cannot be carried over: '{wrong}' differs (crossfade weights --parity)"
+        )
+    pixels = Pixels.of(found, config.pixels or "")
+    return Backbone(found, pixels, moving_statistics=config.moving_statistics)
