@@ -140,6 +140,7 @@ class Known:
             request.parameters,
             request.cancelled,
             request.rows,
+            request.trace,
         )
 
     def from_member(self, response: InferResponse) -> InferResponse:

@@ -171,12 +171,15 @@ class Ensemble:
             request.parameters,
             request.cancelled,
             request.rows,
+            request.trace,
         )
 
     def _planned(self) -> tuple[Plan, Team]:
         looks = [look(member, self._live) for member in self._members]
         plan = self._kind([(m.name, one) for m, one in zip(self._members, looks, strict=True)])
-        return plan, Team(looks, self._live, self._crew, self._record, self._together)
+        names = [member.name for member in self._members]
+        together = self._together
+        return plan, Team(names, looks, self._live, self._crew, self._record, together=together)
 
     def _renewed(self, old: _Now) -> _Now:
         with self._lock:

@@ -101,6 +101,7 @@ class _Step:
             request.parameters,
             request.cancelled,
             self._rows(inputs),
+            request.trace,
         )
 
     def _check(self, spec: TensorSpec, array: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.members import Contract, Known, Live, Look
 from crossfade.ensemble.spreading import Spreading
+from crossfade.ensemble.tracing import begun, ended
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import InferRequest, InferResult, Model, ModelMetadata
 
@@ -46,7 +47,8 @@ class Team:
     """Members as a plan knows them. Thread-safe.
 
     Args:
-        members: in the ensemble's order.
+        names: of the members, in the ensemble's order.
+        members: in the same.
         live: where they are leased.
         crew: runs them side by side.
         record: is told what each of them answered.
@@ -55,12 +57,15 @@ class Team:
 
     def __init__(
         self,
+        names: Sequence[str],
         members: Sequence[Look],
         live: Live,
         crew: Crew,
         record: Record,
+        *,
         together: Together | None = None,
     ) -> None:
+        self._names = names
         self._members = members
         self._live = live
         self._crew = crew
@@ -84,10 +89,14 @@ class Team:
             Stale: its model has another signature, other labels or the like than it had.
         """
         known = self._members[number]
+        asked = begun(requests, self._names[number])
         if isinstance(known, CrossfadeError):
-            return [known] * len(requests)
-        results = self._asked(number, known, requests)
-        self._record(number, results)
+            results: Sequence[InferResult] = [known] * len(requests)
+        else:
+            results = self._asked(number, known, asked)
+            self._record(number, results)
+        if asked is not requests:
+            ended(asked, results)
         return results
 
     def ask_all(
@@ -141,7 +150,11 @@ class Team:
                 ]
             except CrossfadeError:
                 return None
-            asked = [[known.to_member(request) for request in requests] for known in members]
+            traced = [begun(requests, known.name) for known in members]
+            asked = [
+                [known.to_member(request) for request in own]
+                for known, own in zip(members, traced, strict=True)
+            ]
             found = together.infer(models, asked)
         if found is None:
             return None
@@ -149,6 +162,8 @@ class Team:
         for number, (known, results) in enumerate(zip(members, found, strict=True)):
             named = _named(known, results)
             self._record(number, named)
+            if traced[number] is not requests:
+                ended(traced[number], named)
             answers.append(named)
         return answers
 

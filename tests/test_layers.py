@@ -21,7 +21,7 @@ HEAVY = {
         "tensorrt",
         "cuda",
     ),
-    *("tritonclient", "fsspec", "PIL", "sqlalchemy", "psycopg"),
+    *("tritonclient", "fsspec", "PIL", "sqlalchemy", "psycopg", "opentelemetry"),
 }
 
 

@@ -28,7 +28,8 @@ def sources() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", *DATA) and "__pycache__" not in path.parts:
                 found.add(f"crossfade/{path.relative_to(ROOT).as_posix()}")
-    data = ((ROOT / "runtimes" / "isolated").glob("*.txt"), (ROOT / "training").glob("*/configs/*"))
+    isolated, training = ROOT / "runtimes" / "isolated", ROOT / "training"
+    data = (isolated.glob("*.txt"), training.glob("*/configs/*"), training.glob("gate/*.yaml"))
     for path in itertools.chain(*data):
         found.add(f"crossfade/{path.relative_to(ROOT).as_posix()}")
     return found

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 import numpy as np
 
 from crossfade.runtimes.core.errors import CrossfadeError
+from crossfade.runtimes.trace import Span
 
 Tensor = np.ndarray[Any, Any]
 Tensors = Mapping[str, Tensor]
@@ -145,6 +146,7 @@ class InferRequest:
         deadline_s: ``time.monotonic()`` value after which nobody wants the answer.
         priority: smaller is served first; 0 is the default level.
         rows: size of the batch dimension, 1 where there is none.
+        trace: what it is a part of; ``None`` where nothing is traced.
     """
 
     inputs: Tensors
@@ -156,15 +158,12 @@ class InferRequest:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=_nothing)
     cancelled: Cancellation | None = None
     rows: int = 1
+    trace: Span | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a request's time went, in nanoseconds, and how large the run was that it rode in.
-
-    Attributes:
-        input_ns, output_ns: pre- and postprocessing.
-    """
+    """Nanoseconds of a request (in and out: pre- and postprocessing), and how large its run was."""
 
     queue_ns: int = 0
     infer_ns: int = 0

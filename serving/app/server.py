@@ -18,6 +18,7 @@ from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.app import on_vertex
 from crossfade.serving.app.loading import loading
 from crossfade.serving.app.security import certificates, guard
+from crossfade.serving.app.telemetry import trace_rate, tracing
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
@@ -95,7 +96,8 @@ class Server:
             memory_bytes=config.memory_budget_bytes,
             evicts=config.memory_policy == "evict",
         )
-        self._plane = DataPlane(self._manager)
+        self._tracing = tracing(config)
+        self._plane = DataPlane(self._manager, self._tracing)
         self._fades: FadeController | None = None
         if database:
             self._fades = FadeController(
@@ -112,7 +114,7 @@ class Server:
         describe = Describe(self._plane, config.server_name, extensions)
         settings = (
             regions,
-            TraceSettings(lambda name: describe.signature(ModelRef(name))),
+            TraceSettings(lambda name: describe.signature(ModelRef(name)), trace_rate(config)),
             LogSettings(),
         )
         counted = TensorflowMetrics()
@@ -233,6 +235,7 @@ class Server:
             return
         self._plane.drain()
         grace_s = self._config.shutdown_grace_s
+        until_s = time.monotonic() + grace_s
         _log.info("draining", extra={"grace_s": grace_s})
         if self._models:
             self._models.close()
@@ -246,6 +249,8 @@ class Server:
             self.metrics.stop(0)
         if self._fades:
             self._fades.close()
+        if self._tracing:
+            self._tracing.close(max(0.0, until_s - time.monotonic()))
         self._manager.close()
         _log.info("stopped")
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from crossfade.runtimes import deadline
+from crossfade.runtimes import deadline, trace
 from crossfade.runtimes.core.errors import CrossfadeError, Internal
 from crossfade.runtimes.core.model import (
     InferRequest,
@@ -29,7 +29,17 @@ class Leaf:
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         """See ``Model.infer``."""
-        return [self._one(request) for request in requests]
+        return [
+            self._one(request) if request.trace is None else self._traced(request, request.trace)
+            for request in requests
+        ]
+
+    def _traced(self, request: InferRequest, span: trace.Span) -> InferResult:
+        outer = trace.of_run.set(span)
+        try:
+            return self._one(request)
+        finally:
+            trace.of_run.reset(outer)
 
     def _one(self, request: InferRequest) -> InferResult:
         deadline.of_run.set(request.deadline_s)

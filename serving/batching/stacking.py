@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.runtimes.core.model import InferRequest, InferResponse, Timings
+from crossfade.runtimes.trace import Span
 
 Key = tuple[Any, ...]
 
@@ -55,7 +56,14 @@ def stack(requests: Sequence[InferRequest]) -> InferRequest:
         first.outputs,
         None if None in deadlines else max(d for d in deadlines if d is not None),
         rows=sum(request.rows for request in requests),
+        trace=None if first.trace is None else _trace(requests),
     )
+
+
+def _trace(requests: Sequence[InferRequest]) -> Span | None:
+    """The trace that another server goes on with: there can be one, so a recorded one."""
+    traces = [request.trace for request in requests if request.trace is not None]
+    return next((trace for trace in traces if trace.recorded), traces[0])
 
 
 def unstack(

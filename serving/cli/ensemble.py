@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -226,8 +224,9 @@ def _weights(
     known = asking.load(section)
     output, pool = weights.pool_of(section, known, options.output)
     rows = asking.collect(known, output, pool.members, pool.labels, weights.LEAST_ROWS)
-    with _saying("learning weights"):
-        found = weights.learn(pool, rows, allow_unseen=options.allow_unseen)
+    if sys.stderr.isatty():
+        sys.stderr.write("learning weights ...\n")
+    found = weights.learn(pool, rows, allow_unseen=options.allow_unseen)
     content = found.to_json()
     # As the server will read it; what it would refuse is not written.
     weighted(section, Learned.read(content, rows.names)).pools(known)
@@ -296,13 +295,6 @@ def _draw(place: Path, picture: str) -> None:
         place.write_text(picture, "utf-8")
     except OSError as error:
         raise NotFound(f"'{place}' cannot be written: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{what} ...\n")
-    yield
 
 
 def _share(text: str) -> float:

@@ -40,6 +40,17 @@ def rate(text: str) -> float:
     return value
 
 
+def percent(text: str) -> float:
+    """Reads a share, 0 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a percentage (0 to 100)")
+    return value
+
+
 def seconds(text: str) -> float:
     """Reads a number of seconds."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.cli import vertex_options
-from crossfade.serving.cli.numbers import port, positive, positive_seconds
+from crossfade.serving.cli.numbers import percent, port, positive, positive_seconds
 from crossfade.serving.cli.options import DEFAULTS, limits, loading, number, output, security
 from crossfade.serving.config.server_config import ServerConfig
 
@@ -170,6 +170,17 @@ def add(commands: Any) -> None:
         metavar="URL",
         help="keep fades and feedback in sqlite:///fades.db (a local disk) or postgresql://…,"
         " which several servers may share (no fades)",
+    )
+    option(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="send OpenTelemetry traces to the collector at http://HOST:4318 (no traces)",
+    )
+    option(
+        "--trace-sample-percent",
+        type=percent,
+        metavar="P",
+        help="trace so many of the requests whose caller does not trace them (all)",
     )
     output(parser)
     parser.set_defaults(run=lambda options: run(parser, options))

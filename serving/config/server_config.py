@@ -50,6 +50,9 @@ class ServerConfig:
             others that nobody uses.
         allow_python_models: folders whose code may be run as models; none is.
         fade_database: the URL of the database that fades are kept in; ``None`` keeps none.
+        otlp_endpoint: the URL of the collector that traces are sent to; ``None`` makes none.
+        trace_sample_percent: of the requests whose caller does not trace them; ``None`` is what
+            OpenTelemetry's environment variables say, else all.
         vertex: answers Vertex AI, too, on the HTTP port; ``None`` does not.
     """
 
@@ -90,4 +93,6 @@ class ServerConfig:
     memory_budget_bytes: int | None = None
     memory_policy: str = "refuse"
     fade_database: str | None = None
+    otlp_endpoint: str | None = None
+    trace_sample_percent: float | None = None
     vertex: VertexConfig | None = None

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from crossfade.ensemble.keys import HEADER
 from crossfade.runtimes.core.errors import (
+    Cancelled,
     CrossfadeError,
     Internal,
     InvalidArgument,
     escape,
 )
-from crossfade.runtimes.core.model import Cancellation, InferRequest, InferResult, Model, ModelRef
+from crossfade.runtimes.core.model import (
+    Cancellation,
+    InferRequest,
+    InferResult,
+    Model,
+    ModelRef,
+)
+from crossfade.runtimes.trace import Span
 from crossfade.serving.lifecycle.detours import Detour, Detours
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.served import Served
@@ -42,6 +51,7 @@ class Query:
         caller: whose headers or metadata a model may look at; see ``ModelMetadata.headers``.
         may_lack_one: inputs are given the last dimension of 1 that they lack.
         lacked_one: whether they were, once the request has been answered.
+        trace: what it is a part of, once it is in the door.
     """
 
     ref: ModelRef
@@ -57,13 +67,28 @@ class Query:
     caller: Caller | None = None
     may_lack_one: bool = False
     lacked_one: bool = False
+    trace: Span | None = None
+
+
+class Tracer(Protocol):
+    """Begins the traces of requests, or goes on with those of their callers. Thread-safe."""
+
+    def begin(self, query: Query, contract: str) -> Span:
+        """The span of a request, whether it is recorded or not; raises nothing."""
+        ...
 
 
 class DataPlane:
-    """The door. Thread-safe; the thread that calls ``infer`` does the work."""
+    """The door. Thread-safe; the thread that calls ``infer`` does the work.
 
-    def __init__(self, manager: Manager) -> None:
+    Args:
+        manager: leases the models.
+        tracer: is told of each request.
+    """
+
+    def __init__(self, manager: Manager, tracer: Tracer | None = None) -> None:
         self.manager = manager
+        self._tracer = tracer
         self._detours: Detours = {}  # replaced as a whole, read without a lock
         self._draining = threading.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -110,8 +135,24 @@ class DataPlane:
         served.__exit__()
         return served
 
-    def infer(self, queries: Sequence[Query]) -> list[InferResult]:
-        """Answers each query, in order; those for one model travel together."""
+    def infer(self, queries: Sequence[Query], contract: str = "") -> list[InferResult]:
+        """Answers each query, in order; those for one model travel together.
+
+        Args:
+            queries: what is asked.
+            contract: who asks so, for traces.
+        """
+        if self._tracer is None:
+            return self._infer(queries)
+        spans = [self._tracer.begin(query, contract) for query in queries]
+        for query, span in zip(queries, spans, strict=True):
+            query.trace = span
+        results = self._infer(queries)
+        for span, result in zip(spans, results, strict=True):
+            span.end(result)
+        return results
+
+    def _infer(self, queries: Sequence[Query]) -> list[InferResult]:
         if len(queries) == 1:
             return [self._one(queries[0])]
         groups: dict[ModelRef, list[int]] = {}
@@ -123,12 +164,28 @@ class DataPlane:
             answers.update(zip(members, results, strict=True))
         return [answers[index] for index in range(len(queries))]
 
-    def stream(self, query: Query) -> Iterator[InferResult | None]:
+    def stream(self, query: Query, contract: str = "") -> Generator[InferResult | None, None, None]:
         """Answers with every response that the model gives, as it comes.
 
         An error is the last one. The responses of a decoupled model end with ``None``: there may
         be none at all; any other model gives exactly one.
         """
+        if self._tracer is None:
+            yield from self._stream(query)
+            return
+        query.trace = span = self._tracer.begin(query, contract)
+        last: InferResult | None = Cancelled("the caller has gone")
+        try:
+            with contextlib.closing(self._stream(query)) as results:
+                answered: InferResult | None = None
+                for result in results:
+                    answered = result or answered
+                    yield result
+            last = answered
+        finally:
+            span.end(last)
+
+    def _stream(self, query: Query) -> Generator[InferResult | None, None, None]:
         try:
             served = self._lease((query,), query.deadline_s)
         except CrossfadeError as error:
@@ -241,4 +298,5 @@ def _validated(served: Served, query: Query) -> InferRequest | CrossfadeError:
         parameters,
         query.cancelled,
         rows,
+        query.trace,
     )

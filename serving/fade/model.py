@@ -14,6 +14,7 @@ from crossfade.ensemble.mirror import Limits, Mirror
 from crossfade.ensemble.observing import Outcome, Pair
 from crossfade.ensemble.routing import Router, Shares
 from crossfade.ensemble.split import BASIS_POINTS
+from crossfade.ensemble.tracing import begun, ended
 from crossfade.runtimes.core.errors import (
     Cancelled,
     CrossfadeError,
@@ -41,14 +42,25 @@ class Member:
     Thread-safe.
     """
 
-    def __init__(self, manager: Manager, ref: ModelRef, form: ModelMetadata) -> None:
+    def __init__(self, name: str, manager: Manager, ref: ModelRef, form: ModelMetadata) -> None:
+        self._name = name
         self._manager = manager
         self._ref = ref
         self.metadata = form
         self._adapter: tuple[ModelMetadata, Adapter] | None = None
 
     def infer(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
-        """See ``Model.infer``; raises what a lease raises."""
+        """See ``Model.infer``."""
+        asked = begun(requests, self._name)
+        try:
+            results = self._answers(asked)
+        except CrossfadeError as error:
+            results = [error] * len(requests)
+        if asked is not requests:
+            ended(asked, results)
+        return results
+
+    def _answers(self, requests: Sequence[InferRequest]) -> Sequence[InferResult]:
         deadlines = [r.deadline_s for r in requests]
         last_s = None if None in deadlines else max(d for d in deadlines if d is not None)
         with self._manager.lease(self._ref, last_s) as model:
@@ -97,7 +109,9 @@ class FadeModel:
         members: tuple[ModelRef, ModelRef],
         key: Key | None = None,
     ) -> None:
-        self._members = [Member(manager, ref, form) for ref in members]
+        self._members = [
+            Member(name, manager, ref, form) for name, ref in zip(NAMES, members, strict=True)
+        ]
         self._recorder: Recorder | None = None
         self.mirror = Mirror(NAMES, Comparer(tuple(form.labels)), (self,), _LIMITS)
         self._router = Router(

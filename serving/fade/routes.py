@@ -126,7 +126,7 @@ def _open_one(fade: Fade, manager: Manager) -> Opened | None:
     served = manager.lease(target)
     with served as model:
         form = dataclasses.replace(model.metadata, name=fade.name)
-        return Opened(served, Member(manager, target, form))
+        return Opened(served, Member(target.name, manager, target, form))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc
 
+from crossfade.runtimes import trace
 from crossfade.runtimes.core.errors import Code, LoadFailed
 from crossfade.serving.remote.failures import FarError, garbage, too_late, unreachable
 from crossfade.serving.remote.http_client import Header
@@ -80,7 +81,7 @@ class GrpcClient:
             raise too_late()
         try:
             answer: bytes = self._channel.unary_unary(method)(
-                message, timeout=left_s, metadata=headers
+                message, timeout=left_s, metadata=[*headers, *trace.headers()]
             )
         except grpc.RpcError as error:
             raise _ours(error) from error

@@ -17,6 +17,7 @@ from typing import Final
 
 import h11
 
+from crossfade.runtimes import trace
 from crossfade.runtimes.core.errors import Code
 from crossfade.serving.remote.failures import FarError, garbage, too_late, unreachable
 
@@ -88,6 +89,7 @@ class HttpClient:
             FarError: there is no answer that can be used.
         """
         framed = [("Host", self._host), ("Accept-Encoding", "identity"), *headers]
+        framed += trace.headers()
         if body or method == "POST":
             framed.append(("Content-Length", str(sum(len(part) for part in body))))
         request = h11.Request(method=method, target=path, headers=framed)

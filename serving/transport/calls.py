@@ -85,6 +85,15 @@ class Caller(Protocol):
         ...
 
 
+class StreamCall(Caller, Protocol):
+    """A call of a streaming method."""
+
+    @property
+    def cancelled(self) -> Cancellation:
+        """Set when the caller cancels or disconnects."""
+        ...
+
+
 class Policy(Protocol):
     """Who may do what; the one place that every door asks."""
 
@@ -136,7 +145,7 @@ class StreamRpc(Generic[Request, Response]):
     path: str
     access: Access
     decode: Callable[[Buffer], Request]
-    handle: Callable[[Iterator[Request], Cancellation], Iterator[Response]]
+    handle: Callable[[Iterator[Request], StreamCall], Iterator[Response]]
     encode: Callable[[Response], bytes]
 
 

@@ -215,7 +215,7 @@ def _stream(
             with streams:
                 policy.check(rpc.access, call)
                 requests = (rpc.decode(message) for message in messages)
-                for response in rpc.handle(requests, call.cancelled):
+                for response in rpc.handle(requests, call):
                     yield rpc.encode(response)
         except CrossfadeError as error:
             _abort(context, error)

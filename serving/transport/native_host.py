@@ -172,7 +172,7 @@ class NativeHost:
             with self._streams:
                 self._policy.check(rpc.access, call)
                 requests = (rpc.decode(message) for message in self._messages(call))
-                with contextlib.closing(rpc.handle(requests, call.cancelled)) as responses:  # type: ignore[type-var]
+                with contextlib.closing(rpc.handle(requests, call)) as responses:  # type: ignore[type-var]
                     for response in responses:
                         if not call.write(rpc.encode(response)):
                             break

@@ -24,6 +24,7 @@ from crossfade.runtimes.core.model import (
     Signature,
     TensorSpec,
 )
+from tests.spans import KeptSpan
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),), True)
 
@@ -95,7 +96,11 @@ class Bench:
             Member("b", ModelRef("b"), inputs={"x": "image"}, outputs={"y": "scores"}),
         ]
         looks = [Known(one, self.live.metadata(one.ref)) for one in members]
-        self.team = Team(looks, self.live, Crew(2), lambda n, _: self.recorded.append(n), self.both)
+        self.team = Team(
+            *(("a", "b"), looks, self.live, Crew(2)),
+            lambda n, _: self.recorded.append(n),
+            together=self.both,
+        )
 
     def ask(
         self, *numbers: int, until_s: float | None = None, apart: bool = False
@@ -148,3 +153,26 @@ def test_one_that_is_gone_fails_alone(bench: Bench) -> None:
     first, second = bench.ask(0, 1)
     assert first == 2
     assert isinstance(second, Unavailable)
+
+
+@pytest.mark.parametrize("willing", [True, False])
+def test_each_member_has_its_span(bench: Bench, willing: bool) -> None:
+    bench.both.willing = willing
+    root, dropped = KeptSpan(), KeptSpan(recorded=False)
+    image = {"image": np.float32([2])}
+    requests = [
+        InferRequest(image, outputs=("scores",), trace=root),
+        InferRequest(image, outputs=("scores",), trace=dropped),
+        InferRequest(image, outputs=("scores",)),
+    ]
+    bench.team.ask_all([(0, requests), (1, requests)])
+    ended = [child.name for child in root.children if child.ended == "OK"]
+    assert sorted(ended) == ["member a", "member b"]
+    assert dropped.children == []
+
+
+def test_a_member_that_is_gone_has_one_too(bench: Bench) -> None:
+    root = KeptSpan()
+    del bench.live.models["a"]
+    bench.team.ask(0, [InferRequest({"image": np.float32([2])}, outputs=("scores",), trace=root)])
+    assert root.outcomes() == {"member a": "UNAVAILABLE"}

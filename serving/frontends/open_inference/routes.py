@@ -46,7 +46,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
             form = Form(binary=True)
         else:
             query, form = to_query(request, ref, regions)
-        result = plane.infer((query,))[0]
+        result = plane.infer((query,), "open_inference")[0]
         if isinstance(result, CrossfadeError):
             raise result
         return encode(result, query.id or "", form)

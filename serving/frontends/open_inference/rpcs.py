@@ -51,7 +51,7 @@ def table(plane: DataPlane, describe: Describe, regions: SharedRegions) -> list[
                 queries.append(query)
                 places.append((index, special))
         if queries:
-            results = plane.infer(queries)
+            results = plane.infer(queries, "open_inference")
             for (index, special), query, result in zip(places, queries, results, strict=True):
                 answers[index] = _answer(result, query, special)
         return answers

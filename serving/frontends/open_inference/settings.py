@@ -42,17 +42,25 @@ _MAX_VERBOSE: Final = 2**32
 
 
 class TraceSettings:
-    """What tracing is set to: off. Thread-safe.
+    """What tracing was set to when the server started. Thread-safe.
 
     Args:
         check_model: raises if there is no model of that name.
+        rate: one of so many requests is traced, by OpenTelemetry; ``None`` traces none.
     """
 
-    def __init__(self, check_model: Callable[[str], object]) -> None:
+    def __init__(self, check_model: Callable[[str], object], rate: int | None = None) -> None:
         self._check_model = check_model
+        self._now = dict(_TRACE_DEFAULTS)
+        if rate is not None:
+            self._now |= {
+                "trace_level": ["TIMESTAMPS"],
+                "trace_rate": [str(rate)],
+                "trace_mode": ["opentelemetry"],
+            }
 
     def update(self, model: str, wanted: Mapping[str, list[str]]) -> dict[str, list[str]]:
-        """Returns the settings, once it is clear that nothing in ``wanted`` asks for a trace.
+        """Returns the settings, once it is clear that nothing in ``wanted`` changes them.
 
         Args:
             model: whose settings; empty are the server's.
@@ -66,27 +74,28 @@ class TraceSettings:
         if model:
             self._check_model(model)
         for name, values in wanted.items():
-            _check_trace(name, values)
-        return {name: list(values) for name, values in _TRACE_DEFAULTS.items()}
+            _check_trace(name, values, self._now.get(name))
+        return {name: list(values) for name, values in self._now.items()}
 
 
-def _check_trace(name: str, values: list[str]) -> None:
-    default = _TRACE_DEFAULTS.get(name)
-    if default is None:
+def _check_trace(name: str, values: list[str], now: list[str] | None) -> None:
+    if now is None:
         raise InvalidArgument(f"unknown trace setting '{escape(name)}'")
-    if not values or values == default:
+    if not values or values == now:
         return
     if name == "trace_file":
         raise PermissionDenied("trace file location can not be updated")
     if name == "trace_level":
         is_sane = all(value in _TRACE_LEVELS for value in values)
     elif name == "trace_mode":
-        is_sane = values == ["opentelemetry"]
+        is_sane = values in (["opentelemetry"], ["triton"])
     else:
         is_sane = len(values) == 1 and _NUMBER.fullmatch(values[0]) is not None
     if not is_sane:
         raise InvalidArgument(f"trace setting '{name}' has a value that it cannot have")
-    raise Unimplemented(f"trace setting '{name}' cannot be changed: this server records no traces")
+    raise Unimplemented(
+        f"trace setting '{name}' cannot be changed: what is traced is chosen when the server starts"
+    )
 
 
 class LogSettings:

@@ -20,7 +20,7 @@ from crossfade.serving.frontends.open_inference.infer_codec import InferMessage,
 from crossfade.serving.frontends.open_inference.parameters import EMPTY_FINAL
 from crossfade.serving.frontends.open_inference.rpcs import SERVICE
 from crossfade.serving.tensors.shared_regions import SharedRegions
-from crossfade.serving.transport.calls import Access, Buffer, StreamRpc
+from crossfade.serving.transport.calls import Access, Buffer, Caller, StreamCall, StreamRpc
 from crossfade.serving.wire import open_inference as wire
 from crossfade.serving.wire.fields import varint_bytes
 
@@ -49,6 +49,7 @@ _RESPONSE_TAG: Final = b"\x12"  # field 2, length-delimited
 class _InStream:
     """Who asks in a stream: its end is all the deadline that a request has."""
 
+    call: Caller
     cancelled: Cancellation
     deadline_s: None = None
 
@@ -59,10 +60,10 @@ def table(
     """The RPC over ``plane``."""
 
     def stream(
-        requests: Iterator[InferMessage | CrossfadeError], cancelled: Cancellation
+        requests: Iterator[InferMessage | CrossfadeError], call: StreamCall
     ) -> Iterator[bytes]:
         for request in requests:
-            yield from answers(request, _InStream(cancelled))
+            yield from answers(request, _InStream(call, call.cancelled))
 
     def answers(request: InferMessage | CrossfadeError, asker: _InStream) -> Iterator[bytes]:
         if isinstance(request, CrossfadeError):
@@ -70,7 +71,8 @@ def table(
             return
         try:
             query, special = to_query(request, asker, regions)
-            for result in plane.stream(query):
+            query.caller = asker.call
+            for result in plane.stream(query, "open_inference"):
                 if isinstance(result, CrossfadeError):
                     yield _failed(result, query.id or "")
                 elif result is not None:

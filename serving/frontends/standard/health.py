@@ -7,9 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound
-from crossfade.runtimes.core.model import Cancellation
 from crossfade.serving.dataplane.door import DataPlane
-from crossfade.serving.transport.calls import Access, Buffer, Call, Rpc, StreamRpc, always, each
+from crossfade.serving.transport.calls import (
+    Access,
+    Buffer,
+    Call,
+    Rpc,
+    StreamCall,
+    StreamRpc,
+    always,
+    each,
+)
 from crossfade.serving.wire import health as wire
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -39,12 +47,12 @@ def table(plane: DataPlane, services: Sequence[str]) -> list[Rpc[Any, Any] | Str
             raise NotFound("unknown service")
         return wire.HealthCheckResponse(status=status(request.service))
 
-    def watch(requests: Iterator[Any], cancelled: Cancellation) -> Iterator[Any]:
+    def watch(requests: Iterator[Any], call: StreamCall) -> Iterator[Any]:
         request = next(requests, None)
         if request is None:
             raise InvalidArgument("Watch needs one request")
         last = -1
-        while not cancelled.is_set():
+        while not call.cancelled.is_set():
             now = status(request.service)
             if now != last:
                 last = now

@@ -11,8 +11,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from crossfade.runtimes.core.errors import InvalidArgument
-from crossfade.runtimes.core.model import Cancellation
-from crossfade.serving.transport.calls import Access, Buffer, StreamRpc
+from crossfade.serving.transport.calls import Access, Buffer, StreamCall, StreamRpc
 from crossfade.serving.wire import POOL
 
 SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
@@ -25,7 +24,7 @@ def table(services: Sequence[str]) -> list[StreamRpc[Any, Any]]:
     POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)  # it describes itself, too
     servicer = reflection.ReflectionServicer((*services, SERVICE), pool=POOL)
 
-    def answer(requests: Iterator[Any], _: Cancellation) -> Iterator[Any]:
+    def answer(requests: Iterator[Any], _: StreamCall) -> Iterator[Any]:
         yield from servicer.ServerReflectionInfo(requests, None)
 
     def decode(message: Buffer) -> Any:

@@ -69,7 +69,7 @@ def task(
 
 def run(plane: DataPlane, tasks: Sequence[Task]) -> list[InferResponse | CrossfadeError]:
     """Answers all tasks; those for one model travel together."""
-    results = plane.infer([task.query for task in tasks])
+    results = plane.infer([task.query for task in tasks], "tensorflow_serving")
     return [
         refusals.explain(result, plane, task.query)
         if isinstance(result, CrossfadeError)

@@ -33,7 +33,7 @@ def handler(plane: DataPlane, metrics: TensorflowMetrics) -> _Handler:
             except CrossfadeError as error:
                 answers[index] = error
         responses: list[InferResponse] = []
-        results = plane.infer(list(queries.values())) if queries else ()
+        results = plane.infer(list(queries.values()), "tensorflow_serving") if queries else ()
         for (index, query), result in zip(queries.items(), results, strict=True):
             if isinstance(result, InferResponse):
                 answers[index] = _answer(query, result)

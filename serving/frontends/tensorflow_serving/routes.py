@@ -68,7 +68,8 @@ def table(plane: DataPlane, metrics: TensorflowMetrics) -> list[Route]:
             for part in asked.parts
         ]
         responses = []
-        for query, result in zip(queries, plane.infer(queries), strict=True):
+        results = plane.infer(queries, "tensorflow_serving")
+        for query, result in zip(queries, results, strict=True):
             if isinstance(result, CrossfadeError):
                 raise refusals.explain(result, plane, query)
             metrics.record_runs("Predict", [result])

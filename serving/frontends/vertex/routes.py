@@ -101,7 +101,7 @@ def _predict_rows(
         for part in asked.parts
     ]
     responses = []
-    for result in plane.infer(queries):
+    for result in plane.infer(queries, "vertex"):
         if isinstance(result, CrossfadeError):
             raise result
         responses.append(result)

@@ -31,6 +31,7 @@ from crossfade.serving.fade.evidence import CANDIDATE, PRIMARY, StepEvidence
 from crossfade.serving.fade.model import FadeModel
 from crossfade.serving.fade.recorder import Recorder
 from crossfade.serving.fade.records import Prediction
+from tests.spans import KeptSpan
 
 FORM = ModelMetadata(
     "flowers",
@@ -206,3 +207,17 @@ def test_what_one_member_answered_alone_is_kept_without_a_mirror(fade: Any) -> N
         asked(model)  # without an id nobody could tell the truth of it
         word = ("rose", None) if member == PRIMARY else (None, "oak")
         assert recorder.predictions() == [Prediction("a", *word)]
+
+
+def test_both_members_are_in_the_trace() -> None:
+    models = Models(old=Fake(says(0)), new=Fake(fails(Unavailable("broken"))))
+    model = FadeModel(FORM, models, (ModelRef("old"), ModelRef("new")))  # type: ignore[arg-type]
+    model.set(100, 0, None)
+    root = KeptSpan()
+    (result,) = model.infer([InferRequest({"x": np.zeros((1, 2), np.float32)}, trace=root)])
+    assert isinstance(result, InferResponse)
+    assert root.outcomes() == {"member candidate": "UNAVAILABLE", "member primary": "OK"}
+    models.models.pop("old")
+    (result,) = model.infer([InferRequest({"x": np.zeros((1, 2), np.float32)}, trace=root)])
+    assert root.outcomes()["member primary"] == "NOT_FOUND"
+    model.close()

@@ -91,3 +91,13 @@ def test_trace_settings_say_that_it_is_off() -> None:
     )
     assert traces.update("", {})["trace_level"] == ["OFF"]
     assert refusal(traces.update, "nobody", {}) == "NOT_FOUND"
+
+
+def test_what_is_traced_is_shown_and_stays() -> None:
+    traces = TraceSettings(lambda name: None, 100)
+    found = traces.update("", {})
+    assert (found["trace_level"], found["trace_rate"]) == (["TIMESTAMPS"], ["100"])
+    assert found["trace_mode"] == ["opentelemetry"]
+    assert traces.update("", {"trace_rate": ["100"], "trace_level": ["TIMESTAMPS"]}) == found
+    for wanted in ({"trace_level": ["OFF"]}, {"trace_rate": ["1"]}, {"trace_mode": ["triton"]}):
+        assert refusal(traces.update, "", wanted) == "UNIMPLEMENTED"

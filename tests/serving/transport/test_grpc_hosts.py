@@ -23,9 +23,17 @@ from crossfade.runtimes.core.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from crossfade.runtimes.core.model import Cancellation
 from crossfade.serving.transport import native_host
-from crossfade.serving.transport.calls import Access, Call, Caller, Rpc, StreamRpc, always, each
+from crossfade.serving.transport.calls import (
+    Access,
+    Call,
+    Caller,
+    Rpc,
+    StreamCall,
+    StreamRpc,
+    always,
+    each,
+)
 from crossfade.serving.transport.grpc_host import GrpcHost
 from crossfade.serving.transport.native_host import NativeHost
 from crossfade.serving.transport.streams import MAX_STREAMS
@@ -91,13 +99,13 @@ class Contract:
                 raise Cancelled("gone")
         return message
 
-    def each(self, requests: Iterator[bytes], cancelled: Cancellation) -> Iterator[bytes]:
-        cancelled.subscribe(self.gone.release)
+    def each(self, requests: Iterator[bytes], call: StreamCall) -> Iterator[bytes]:
+        call.cancelled.subscribe(self.gone.release)
         self.waiting.release()
         for request in requests:
             yield request * 2
 
-    def many(self, requests: Iterator[bytes], cancelled: Cancellation) -> Iterator[bytes]:
+    def many(self, requests: Iterator[bytes], call: StreamCall) -> Iterator[bytes]:
         size = int(next(requests))
         try:
             for _ in range(1000):
@@ -106,7 +114,7 @@ class Contract:
         finally:
             self.gone.release()
 
-    def broken(self, requests: Iterator[bytes], cancelled: Cancellation) -> Iterator[bytes]:
+    def broken(self, requests: Iterator[bytes], call: StreamCall) -> Iterator[bytes]:
         for request in requests:
             if request == b"bad":
                 raise NotFound("bad")
