@@ -122,12 +122,15 @@ class Combination:
         """All labels of the members, in the order of their first appearance."""
         return self._alignment.labels if self._alignment else ()
 
-    def __call__(self, outputs: Sequence[Tensor | None]) -> Tensor:
+    def __call__(
+        self, outputs: Sequence[Tensor | None], weights: Sequence[float] | None = None
+    ) -> Tensor:
         """The combined output.
 
         Args:
             outputs: one for each member, [..., C_m] of any rank and of one leading shape; ``None``
                 where a member is left out.
+            weights: count instead of those that it was made with; of the same form.
 
         Returns:
             [..., C] float32 probabilities, or shares of the votes, for ``labels``; of values an
@@ -138,19 +141,20 @@ class Combination:
             Internal: an output is not what its member declares.
         """
         present = [number for number, output in enumerate(outputs) if output is not None]
-        weights = np.array([self.weights[number] for number in present])
-        total, reached = sum(self.weights), float(weights.sum())
-        if not weights.any() or reached <= 0 < total:
+        whole = self.weights if weights is None else weights
+        shares = np.array([whole[number] for number in present])
+        total, reached = sum(whole), float(shares.sum())
+        if not shares.any() or reached <= 0 < total:
             raise Unavailable("too few members of the ensemble have answered")
         if total > 0:
-            weights *= total / reached
+            shares *= total / reached
         given = [output for output in outputs if output is not None]
         if self._alignment is None:
-            return self._mean_of_values([self.members[n] for n in present], given, weights)
+            return self._mean_of_values([self.members[n] for n in present], given, shares)
         if self._orders is not None:
-            return self._mean_of_probabilities(self._orders, present, given, weights)
-        logs = self._aligned(present, given, weights)
-        return self._pool(logs, weights, exclusive=self.members[0].kind.exclusive)
+            return self._mean_of_probabilities(self._orders, present, given, shares)
+        logs = self._aligned(present, given, shares)
+        return self._pool(logs, shares, exclusive=self.members[0].kind.exclusive)
 
     def log_scores(self, outputs: Sequence[Tensor]) -> Floats:
         """What is pooled: log-scores [M, ..., C] of all members, by label, with nothing lacking.
@@ -159,6 +163,22 @@ class Combination:
             Internal: an output is not what its member declares.
         """
         return self._aligned(range(len(self.members)), outputs, np.array(self.weights))
+
+    def claims(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Floats:
+        """What is averaged of members with exclusive classes: each one's probabilities.
+
+        Args:
+            outputs: one for each member.
+            weights: of the opinion on labels that a member lacks.
+
+        Returns:
+            [M, ..., C] float32, for ``labels``.
+
+        Raises:
+            Internal: an output is not what its member declares.
+        """
+        logs = self._aligned(range(len(self.members)), outputs, np.array(weights))
+        return probabilities(logs, exclusive=True)
 
     def _aligned(
         self,

@@ -22,6 +22,7 @@ class Learned:
     Attributes:
         labels: the classes that ``bias`` is for, in its order.
         doubt: see ``Combination``.
+        log_loss: that is expected of the ensemble, in nats; ``None`` is not known.
     """
 
     weights: Mapping[str, float]
@@ -30,6 +31,7 @@ class Learned:
     bias: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
     doubt: float = 0.0
+    log_loss: float | None = None
 
     @classmethod
     def read(cls, text: str, members: Sequence[str]) -> Self:
@@ -67,6 +69,7 @@ class Learned:
             fit.bias,
             classes,
             report.doubt,
+            report.nested_log_loss,
         )
 
     def bias_for(self, labels: Sequence[str]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from crossfade.ensemble.adaptive import Adapt, Adapted
 from crossfade.ensemble.combine import Combination, MemberScores, Rule
 from crossfade.ensemble.fitting import agree, intersection, joined_inputs, present, rows_at_most
 from crossfade.ensemble.learned import Learned
@@ -40,12 +41,14 @@ class Weighted:
     Attributes:
         voices: one for each member.
         learned: weights that count instead of those of ``voices``.
+        adapt: has the weights follow ground truth.
     """
 
     voices: tuple[Voice, ...]
     turnout: Turnout
     rule: Rule = Rule.PROBABILITY
     learned: Learned | None = None
+    adapt: Adapt | None = None
 
     def __call__(self, members: Sequence[tuple[str, Look]]) -> Plan:
         """See ``Kind``."""
@@ -58,7 +61,8 @@ class Weighted:
             {name: pool.labels for name, pool in pools.items() if pool.labels},
             rows_at_most(known) if batched else 0,
         )
-        return _Plan(face, known, pools, self.turnout)
+        adapted = self.adapt.follow([m.name for m in known], pools) if self.adapt else None
+        return _Plan(face, known, pools, self.turnout, adapted)
 
     def pools(self, known: Sequence[Known]) -> dict[str, Combination]:
         """How each output is combined, of those that all members have and that can be.
@@ -117,21 +121,31 @@ class _Plan:
     members: Sequence[Known]
     pools: Mapping[str, Combination]
     turnout: Turnout
+    adapted: Adapted | None = None
 
     def infer(self, requests: Sequence[InferRequest], team: Team) -> Sequence[Result]:
         """See ``Plan``."""
         turns = self.turnout.ask(requests, team, self.members)
-        if len(requests) > 1 and (together := self._together(requests, turns)):
-            return together
-        return [
-            self._combined(request, turn) if not isinstance(turn, CrossfadeError) else turn
-            for request, turn in zip(requests, turns, strict=True)
-        ]
+        weights = self.adapted.weights if self.adapted else None
+        results: Sequence[Result] | None = None
+        if len(requests) > 1:
+            results = self._together(requests, turns, weights)
+        if results is None:
+            results = [
+                turn if isinstance(turn, CrossfadeError) else self._combined(request, turn, weights)
+                for request, turn in zip(requests, turns, strict=True)
+            ]
+        if self.adapted is not None:
+            for request, turn, result in zip(requests, turns, results, strict=True):
+                if not isinstance(turn, CrossfadeError) and isinstance(result, Answer):
+                    self.adapted.observe(request, turn[0])
+        return results
 
     def _together(
         self,
         requests: Sequence[InferRequest],
         turns: Sequence[tuple[Sequence[InferResponse | None], Answer] | CrossfadeError],
+        weights: Sequence[float] | None,
     ) -> list[Result] | None:
         """Combines the rows of all requests at once, where all of them are of one form.
 
@@ -156,7 +170,8 @@ class _Plan:
             if any(len({a.shape[1:] for a in arrays}) > 1 for arrays in members):
                 return None
             try:
-                whole = self.pools[name]([np.concatenate(arrays) for arrays in members])
+                joined = [np.concatenate(arrays) for arrays in members]
+                whole = self.pools[name](joined, weights)
             except CrossfadeError:
                 return None
             if len(whole) != sum(request.rows for request in requests):
@@ -166,14 +181,17 @@ class _Plan:
         return [Answer(outputs) for outputs in found]
 
     def _combined(
-        self, request: InferRequest, turn: tuple[Sequence[InferResponse | None], Answer]
+        self,
+        request: InferRequest,
+        turn: tuple[Sequence[InferResponse | None], Answer],
+        weights: Sequence[float] | None,
     ) -> Result:
         given, answer = turn
         outputs = {}
         for name in request.outputs:
             try:
                 outputs[name] = self.pools[name](
-                    [None if one is None else one.outputs[name] for one in given]
+                    [None if one is None else one.outputs[name] for one in given], weights
                 )
             except CrossfadeError as error:
                 return error

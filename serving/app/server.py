@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 import re
 import threading
@@ -21,6 +22,7 @@ from crossfade.serving.app.telemetry import trace_rate, tracing
 from crossfade.serving.app.transports import choose, grpc_host
 from crossfade.serving.config.server_config import ServerConfig
 from crossfade.serving.dataplane.door import DataPlane
+from crossfade.serving.fade import adaptations
 from crossfade.serving.fade import metrics as fade_metrics
 from crossfade.serving.fade.controller import FadeController
 from crossfade.serving.fade.database import FadeDatabase
@@ -79,6 +81,8 @@ class Server:
         if self._models:
             sources.append(self._models.source)
         mode = Mode(config.model_control_mode)
+        database = FadeDatabase(config.fade_database) if config.fade_database else None
+        self._adaptations = adaptations.Adaptations(database.adapting) if database else None
         self._config = config
         self._manager = Manager(
             sources,
@@ -86,16 +90,19 @@ class Server:
             config.poll_s,
             config.load_models,
             config.load_threads,
-            loading=loading(config),
+            loading=dataclasses.replace(
+                loading(config), adapt=self._adaptations.open if self._adaptations else None
+            ),
             memory_bytes=config.memory_budget_bytes,
             evicts=config.memory_policy == "evict",
         )
         self._tracing = tracing(config)
         self._plane = DataPlane(self._manager, self._tracing)
         self._fades: FadeController | None = None
-        if config.fade_database:
-            database = FadeDatabase(config.fade_database)
-            self._fades = FadeController(database, self._manager, self._plane.detour)
+        if database:
+            self._fades = FadeController(
+                database, self._manager, self._plane.detour, self._adaptations
+            )
         policy = guard(config)
         tls = certificates(config)
         context = tls.context() if tls else None
@@ -214,7 +221,10 @@ class Server:
         _log.info("listening", extra={**where, "transport": transport, **_ports(hosts)})
 
     def _fade_metrics(self) -> Iterable[Metric]:
-        return fade_metrics.collect(self._fades.active()) if self._fades else ()
+        if self._fades:
+            yield from fade_metrics.collect(self._fades.active())
+        if self._adaptations:
+            yield from adaptations.collect(self._adaptations.followed())
 
     def _counters(self) -> Mapping[str, int]:
         return self.grpc.counters()

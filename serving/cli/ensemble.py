@@ -1,4 +1,4 @@
-"""``crossfade ensemble``: learn an ensemble's weights, or solve its gate, from labelled data."""
+"""``crossfade ensemble``: learn weights, or solve a gate, from labelled data; replay weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossfade.ensemble.gate import Measure
 from crossfade.ensemble.learned import FILE, Learned
 from crossfade.ensemble.solved import SolvedGate
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound
-from crossfade.serving.cli import progress
+from crossfade.serving.cli import ensemble_weights, progress
 from crossfade.serving.cli.numbers import positive
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.config.server_config import ServerConfig
@@ -39,8 +39,9 @@ def add(commands: Any) -> None:
     """Adds the subcommand."""
     parser = commands.add_parser(
         "ensemble",
-        help="learn an ensemble's weights, or solve its gate, from labelled data",
-        description="Learn an ensemble's weights, or solve its gate, from labelled data.",
+        help="learn an ensemble's weights or gate from labelled data; see what feedback taught",
+        description="Learn an ensemble's weights, or solve its gate, from labelled data; look at"
+        " what feedback taught its weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -100,6 +101,7 @@ def add(commands: Any) -> None:
     _weights_options(fit)
     _cascade_options(fit)
     fit.set_defaults(run=run)
+    ensemble_weights.add(actions)
 
 
 def _weights_options(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,29 @@ class Boxes(Section):
     max_detections: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 100
 
 
+class Adapt(Section):
+    """How weights follow feedback; see ``ensemble.adapting``.
+
+    Attributes:
+        rate: how much one truth moves them.
+        window: truths that the expected log-loss is made of where a fit does not say it, and after
+            which weights are looked at as good ones to go back to.
+        max_step: how far a weight may move in one day (UTC).
+        min_weight: no member weighs less.
+        tolerance: nats by which the log-loss may be worse than expected before weights freeze.
+        alpha: the chance that they ever do although it is not.
+        sample_percent: of the requests whose claims are kept until their truth comes.
+    """
+
+    rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.02
+    window: Annotated[int, pydantic.Field(ge=10, le=1_000_000)] = 500
+    max_step: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
+    min_weight: Annotated[float, pydantic.Field(ge=0.001, le=0.5)] = 0.01
+    tolerance: Annotated[float, pydantic.Field(gt=0, le=10)] = 0.1
+    alpha: Annotated[float, pydantic.Field(ge=1e-6, le=0.5)] = 0.01
+    sample_percent: Annotated[float, pydantic.Field(gt=0, le=100)] = 100.0
+
+
 class Weighted(Section):
     """All members answer, and their outputs become one.
 
@@ -92,6 +115,7 @@ class Weighted(Section):
         member_timeout_ms: a member that takes longer is left out.
         quorum: how many members have to answer; all of them, or one if there is a timeout.
         fuse: members that share work may be answered by one graph.
+        adapt: has the weights follow feedback.
     """
 
     kind: Literal["weighted"]
@@ -102,6 +126,7 @@ class Weighted(Section):
     member_timeout_ms: PositiveMs | None = None
     quorum: Annotated[int, pydantic.Field(ge=1)] | None = None
     fuse: bool = True
+    adapt: Adapt | None = None
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Weighted:
@@ -121,6 +146,10 @@ class Weighted(Section):
                 f"say what the outputs of {', '.join(lacking)} are: scores: probabilities, logits,"
                 " label_probabilities, label_logits or values"
             )
+        if self.adapt is not None and (self.rule != "probability" or self.boxes is not None):
+            raise ValueError("adapt is for class scores under the rule probability")
+        if self.adapt is not None and self.adapt.min_weight * len(names) > 1:
+            raise ValueError(f"min_weight is too large for {len(names)} members")
         return self
 
 

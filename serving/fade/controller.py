@@ -23,6 +23,7 @@ from crossfade.runtimes.core.errors import (
 )
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.fade import documents, members
+from crossfade.serving.fade.adaptations import Adaptations
 from crossfade.serving.fade.database import FadeDatabase
 from crossfade.serving.fade.plan import parse
 from crossfade.serving.fade.policy import Action, Status, decide
@@ -46,14 +47,20 @@ class FadeController:
         database: that the fades are in; closed by ``close``.
         manager: has the members.
         route: is told what references mean from now on.
+        adaptations: ensembles whose weights follow the same feedback.
     """
 
     def __init__(
-        self, database: FadeDatabase, manager: Manager, route: Callable[[Detours], None]
+        self,
+        database: FadeDatabase,
+        manager: Manager,
+        route: Callable[[Detours], None],
+        adaptations: Adaptations | None = None,
     ) -> None:
         self._database = database
         self._manager = manager
         self._route = route
+        self._adaptations = adaptations
         self._replica = uuid.uuid4().hex
         self._turn = threading.RLock()  # held while fades are read, changed and routed by
         self._active: dict[str, Active] = {}
@@ -86,6 +93,8 @@ class FadeController:
             with self._turn:
                 try:
                     self._publish()
+                    if self._adaptations is not None:
+                        self._adaptations.tick()
                 except CrossfadeError as error:
                     _log.warning("the last evidence was not kept", extra={"reason": error.message})
                 for active in self._active.values():
@@ -183,16 +192,22 @@ class FadeController:
         """Takes what would have been right, by request id; see ``Feedback.truths``.
 
         Raises:
-            NotFound: there is no fade of this name.
+            NotFound: there is no fade of this name, and no ensemble that adapts.
             InvalidArgument: too many at once, or as ``Feedback.truths``.
         """
         if not truths:
             raise InvalidArgument("the request holds no truth")
         if len(truths) > MAX_TRUTHS:
             raise InvalidArgument(f"one call takes at most {MAX_TRUTHS} truths: send several")
+        learned: dict[str, Outcome] = {}
+        if self._adaptations is not None and self._adaptations.has(name):
+            learned = self._adaptations.truths(name, truths)
+            if name not in self._active:
+                return learned
         if name not in self._active:
             self._get(name)
-        return self._database.feedback.truths(name, truths, time.time())
+        outcomes = self._database.feedback.truths(name, truths, time.time())
+        return outcomes | {key: one for key, one in learned.items() if one == "joined"}
 
     def active(self) -> list[Active]:
         """The fades that this server routes by, for metrics."""
@@ -210,6 +225,8 @@ class FadeController:
                 self._follow()
                 self._publish()
                 self._decide()
+            if self._adaptations is not None:
+                self._adaptations.tick()
             self._troubled = False
         except CrossfadeError as error:
             if not self._troubled:

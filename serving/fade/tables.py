@@ -120,8 +120,7 @@ def connect(url: str) -> sa.Engine:
     """
     engine = _engine(url)
     with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
+        lock_setup(connection)
         if not sa.inspect(connection).has_table(SCHEMA.name):
             METADATA.create_all(connection)
             for statement in _APPEND_ONLY[engine.dialect.name]:
@@ -135,6 +134,12 @@ def connect(url: str) -> sa.Engine:
             "install the version of crossfade that wrote it, or give another database"
         )
     return engine
+
+
+def lock_setup(connection: sa.Connection) -> None:
+    """Keeps other processes from making tables until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
 
 
 def _engine(url: str) -> sa.Engine:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from crossfade.ensemble.adapting import Settings
+from crossfade.ensemble.adaptive import Adapt, Open
 from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.crew import Crew
 from crossfade.ensemble.detectors import Detectors
@@ -21,7 +23,7 @@ from crossfade.ensemble.plan import Face, Kind
 from crossfade.ensemble.scores import ScoreKind
 from crossfade.ensemble.turnout import Turnout
 from crossfade.ensemble.weighted import Voice, Weighted
-from crossfade.runtimes.core.errors import CrossfadeError, LoadFailed
+from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, LoadFailed
 from crossfade.runtimes.core.model import InferRequest, InferResponse, InferResult, ModelRef
 from crossfade.serving.config import ensemble_config as config
 from crossfade.serving.lifecycle import labels, routing
@@ -43,11 +45,15 @@ class Setting:
 
     Attributes:
         name: of the ensemble.
+        version: of it.
         folder: of the version's files on the local disk.
+        adapt: has weights follow feedback; ``None`` where nothing keeps that.
     """
 
     name: str
+    version: int
     folder: Path
+    adapt: Open | None
 
 
 def _weighted(section: config.Weighted, setting: Setting) -> Kind:
@@ -59,11 +65,23 @@ def _weighted(section: config.Weighted, setting: Setting) -> Kind:
     with contextlib.suppress(FileNotFoundError):
         text = (setting.folder / FILE).read_text("utf-8", "replace")
         learned = Learned.read(text, [member.name for member in members_of(section)])
-    return weighted(section, learned)
+    made = weighted(section, learned)
+    if section.adapt is None:
+        return made
+    return dataclasses.replace(made, adapt=_adapt(section.adapt, setting, learned))
 
 
 def weighted(section: config.Weighted, learned: Learned | None = None) -> Weighted:
-    """The kind of a section whose members are no detectors."""
+    """The kind of a section whose members are no detectors, with weights that stay.
+
+    Raises:
+        FailedPrecondition: what was learned cannot adapt, and is to.
+    """
+    if section.adapt is not None and learned and learned.rule is not Rule.PROBABILITY:
+        raise FailedPrecondition(
+            f"{FILE}: a fit that chose the rule {learned.rule.value} (stacking) cannot adapt; leave"
+            " adapt out of model.yaml"
+        )
     voices = tuple(
         Voice(
             ScoreKind(member.scores or section.scores),
@@ -83,6 +101,21 @@ def _weights(section: config.Weighted) -> tuple[float, ...]:
 def _turnout(section: config.Weighted) -> Turnout:
     timeout_s = _seconds(section.member_timeout_ms)
     return Turnout(section.quorum or (len(section.members) if timeout_s is None else 1), timeout_s)
+
+
+def _adapt(section: config.Adapt, setting: Setting, learned: Learned | None) -> Adapt:
+    if setting.adapt is None:
+        raise FailedPrecondition(
+            "adapt needs a database for feedback: start the server with --fade-database"
+            " sqlite:///fades.db"
+        )
+    settings = Settings(
+        *(section.rate, section.window, section.max_step, section.min_weight),
+        *(section.tolerance, section.alpha),
+    )
+    expected = learned.log_loss if learned is not None else None
+    where = setting.name, setting.version
+    return Adapt(*where, settings, expected, section.sample_percent, setting.adapt)
 
 
 def _fallback(section: config.Fallback, _: Setting) -> Kind:
@@ -147,11 +180,15 @@ class Ensembles:
     Args:
         live: where members are leased.
         memory: of all models, for fused graphs.
+        adapt: has weights follow feedback.
     """
 
-    def __init__(self, live: Leases, memory: Callable[[], MemoryBudget]) -> None:
+    def __init__(
+        self, live: Leases, memory: Callable[[], MemoryBudget], adapt: Open | None = None
+    ) -> None:
         self._live = live
         self._memory = memory
+        self._adapt = adapt
         self._crew = Crew(_CREW)
 
     def load(self, model: ModelFiles, version: VersionFiles, folder: Path) -> Served:
@@ -165,7 +202,9 @@ class Ensembles:
         section = model.config.ensemble
         assert section is not None
         members = members_of(section)
-        kind = _KINDS[type(section)](section, Setting(model.name, folder))
+        kind = _KINDS[type(section)](
+            section, Setting(model.name, version.version, folder, self._adapt)
+        )
         statistics = Statistics()
         statistics.name_members([member.name for member in members])
         fusion = self._fusion(model.name, section, members)

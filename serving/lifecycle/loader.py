@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from crossfade.ensemble.adaptive import Open
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import CrossfadeError, Internal, LoadFailed, escape
 from crossfade.runtimes.core.model import (
@@ -53,11 +54,13 @@ class Loading:
         probe: tries new files in another process first; ``None`` does not.
         environments: the folder of those for isolated models; ``None`` is the user's.
         ensembles: builds those.
+        adapt: has ensembles' weights follow feedback; ``None`` without a place to keep that.
     """
 
     probe: Probe | None = None
     environments: Path | None = None
     ensembles: Ensembles | None = None
+    adapt: Open | None = None
 
 
 PLAIN: Final = Loading()

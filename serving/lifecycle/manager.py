@@ -79,7 +79,7 @@ class Manager:
         self._startup = startup
         self._load_threads = load_threads
         self._entries: dict[str, Entry] = {}
-        self._ensembles = Ensembles(self, lambda: self.memory)
+        self._ensembles = Ensembles(self, lambda: self.memory, loading.adapt)
         self._dependents = Dependents(self._entries, self._ensembles)
         loading = dataclasses.replace(loading, ensembles=self._ensembles)
         self._transitions = Transitions(self._entry, self.served, loading, memory_bytes, evicts)

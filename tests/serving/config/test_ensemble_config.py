@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.serving.config.ensemble_config import Boxes, Fallback, Pipeline, Weighted
+from crossfade.serving.config.ensemble_config import Adapt, Boxes, Fallback, Pipeline, Weighted
 from crossfade.serving.config.model_config import ModelConfig, build, parse
 
 WEIGHTED = """
@@ -113,3 +113,23 @@ def test_what_is_wrong(section: str, says: str) -> None:
 def test_what_only_a_model_with_files_has(other: str) -> None:
     with pytest.raises(LoadFailed, match="ensemble does not go together with"):
         read(f"{other}\nensemble: {{kind: pipeline, steps: [{{model: a}}]}}")
+
+
+def test_weights_follow_feedback_where_there_is_a_mean_to_weigh() -> None:
+    members = "members: [{model: a}, {model: b}]"
+    section = read(f"ensemble: {{kind: weighted, scores: logits, adapt: {{}}, {members}}}").ensemble
+    assert isinstance(section, Weighted)
+    assert section.adapt == Adapt()
+    for keys, reason in (
+        ("scores: logits, rule: vote, adapt: {}", "under the rule probability"),
+        ("boxes: {}, adapt: {}", "under the rule probability"),
+        ("scores: logits, adapt: {min_weight: 0.5}, quorum: 1", None),
+        ("scores: logits, adapt: {rate: 0}", "adapt.rate"),
+        ("scores: logits, adapt: {maxstep: 1}", "did you mean 'max_step'"),
+    ):
+        text = f"ensemble: {{kind: weighted, {keys}, {members}}}"
+        if reason is None:
+            read(text)
+            continue
+        with pytest.raises(LoadFailed, match=reason):
+            read(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossfade.ensemble.adapting import Setup
+from crossfade.ensemble.adaptive import Following
 from crossfade.ensemble.combine import Rule
 from crossfade.ensemble.weights import Candidate, Fit, Member, WeightsReport
 from crossfade.runtimes.core.errors import LoadFailed, Unavailable
 from crossfade.runtimes.core.model import InferRequest, InferResponse, ModelRef
 from crossfade.serving.lifecycle.dependents import waves
+from crossfade.serving.lifecycle.loader import Loading
 from crossfade.serving.lifecycle.manager import Manager, Mode
 from crossfade.serving.processing import decoding
 from tests.serving.lifecycle.folders import Repository, lines, serving, wait_until
@@ -163,7 +167,7 @@ def test_a_member_that_no_longer_fits(models: Repository) -> None:
         assert "input 'x' is FP32 [-1, 3] for member 'x' and FP32 [-1, 2] for 'y'" in line[2]
         classifier(models, "y", ["c", "b", "a"])
         manager.load("y")
-        assert ask(manager, "e", 1, 0, 0) == [0.5, 0, 0.5]
+        assert ask(manager, "e", 1, 0, 0) == pytest.approx([0.5, 0, 0.5], abs=1e-3)
 
 
 def test_a_reload_of_the_same_member_leaves_it_alone(models: Repository) -> None:
@@ -247,6 +251,38 @@ def test_versions_of_an_ensemble_differ_in_their_learned_weights(models: Reposit
             with pytest.raises(LoadFailed, match=r"weights\.json: this is not a report"):
                 manager.load("e")
         assert ask(manager, "e", 1, 0, 0) == pytest.approx([0.25, 0, 0.75], abs=0.01)
+
+
+def test_weights_follow_from_where_a_report_begins(models: Repository) -> None:
+    section = {"kind": "weighted", "scores": "probabilities", "adapt": {"min_weight": 0.1}}
+    models.configure("e", ensemble={**section, "members": [{"model": one} for one in "xy"]})
+    classifier(models, "x")
+    classifier(models, "y", ["c", "b", "a"])
+    rows = tuple(Member(name, 1.0, 0.1, 0.1, 0.1) for name in "xy")
+    fit = Fit((1.0, 0.0), Rule.PROBABILITY)
+    chosen = Candidate("best_single", 0.1, 0.0, 0.0, fit.weights, fit)
+    report = WeightsReport(1_000_000, rows, (chosen,), "best_single", 0.3)
+    models.write("e/weights.json", report.to_json())
+    kept: list[Following] = []
+
+    def open_(setup: Setup) -> Following:
+        kept.append(Following(setup))
+        return kept[-1]
+
+    with running(models.manager(Mode.NONE, loading=Loading(adapt=open_))) as manager:
+        found = ask(manager, "e", 1, 0, 0)
+        assert found == pytest.approx([0.9, 0, 0.1], abs=1e-3), "none is below min_weight"
+        assert kept[-1].setup.reference == 0.3
+        kept[-1].state = dataclasses.replace(kept[-1].state, weights=(0.5, 0.5))
+        assert ask(manager, "e", 1, 0, 0) == pytest.approx([0.5, 0, 0.5], abs=1e-3)
+    stacked = dataclasses.replace(chosen, fit=Fit((1.0, 0.5), Rule.LOGIT))
+    report = dataclasses.replace(report, candidates=(stacked,))
+    models.write("e/weights.json", report.to_json())
+    with running(models.manager(Mode.NONE, loading=Loading(adapt=open_))) as manager:
+        assert "stacking) cannot adapt" in state(manager, "e")[2]
+    (models.root / "e" / "weights.json").unlink()
+    with running(models.manager(Mode.NONE)) as manager:
+        assert "needs a database for feedback" in state(manager, "e")[2]
 
 
 def test_rows_are_bounded_as_configured(models: Repository) -> None:
