@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
+from crossfade.serving.cli.svg import Scale, document, dot, line, text
+
 _WIDTH, _LEFT, _RIGHT = 860, 190, 30
 _SHARE_HEIGHT, _METRIC_HEIGHT, _GAP, _TOP = 170, 72, 22, 58
 _COLOURS: Final = {
@@ -21,18 +23,6 @@ _VERDICTS: Final = {"good": "#1a7f37", "open": "#9a6700", "harmful": "#cf222e"}
 _UNITS: Final = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
-class _Scale:
-    """Maps values to pixels, and keeps them inside."""
-
-    def __init__(self, low: float, high: float, begin: float, end: float) -> None:
-        self._low, self._span = low, (high - low) or 1.0
-        self._begin, self._end = begin, end
-
-    def __call__(self, value: float) -> float:
-        share = min(1.0, max(0.0, (value - self._low) / self._span))
-        return self._begin + share * (self._end - self._begin)
-
-
 def draw(history: dict[str, Any]) -> str:
     """Draws a fade.
 
@@ -46,17 +36,14 @@ def draw(history: dict[str, Any]) -> str:
     decisions = history["decisions"]
     start_s, end_s = decisions[0]["at_s"], decisions[-1]["at_s"]
     margin_s = 0.04 * ((end_s - start_s) or 1.0)
-    x = _Scale(start_s, end_s + margin_s, _LEFT, _WIDTH - _RIGHT)
+    x = Scale(start_s, end_s + margin_s, _LEFT, _WIDTH - _RIGHT)
     metrics = list(
         dict.fromkeys(found["metric"] for each in decisions for found in each["findings"])
     )
     height = _TOP + _SHARE_HEIGHT + _GAP + len(metrics) * (_METRIC_HEIGHT + _GAP) + 24
     title = f"Fade of {history['name']}: from {history['from']} to {history['to']}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
-        f'<title>{escape(title)}</title><rect width="100%" height="100%" fill="#ffffff"/>',
-        _text(_LEFT, 24, title, size=15, weight="bold"),
+        text(_LEFT, 24, title, size=15, weight="bold"),
         *_legend(list(dict.fromkeys(each["action"] for each in decisions))),
         *_share(history, x, end_s + margin_s),
     ]
@@ -65,26 +52,26 @@ def draw(history: dict[str, Any]) -> str:
         parts += _bounds(metric, decisions, x, top)
         top += _METRIC_HEIGHT + _GAP
     parts += _time_axis(start_s, end_s, x, height - 24)
-    return "\n".join([*parts, "</svg>\n"])
+    return document(_WIDTH, height, title, parts)
 
 
 def _legend(actions: Sequence[str]) -> Iterable[str]:
     for place, action in enumerate(actions):
         at = _LEFT + 100 * place
-        yield f'<circle cx="{at + 5}" cy="40" r="4" fill="{_COLOURS[action]}"/>'
-        yield _text(at + 14, 44, action.replace("_", " "))
-    yield _text(_WIDTH - _RIGHT - 76, 44, "limits: goes on", anchor="end", colour="#1a7f37")
-    yield _text(_WIDTH - _RIGHT, 44, "/ rolls back", anchor="end", colour="#cf222e")
+        yield dot(at + 5, 40, 4, _COLOURS[action])
+        yield text(at + 14, 44, action.replace("_", " "))
+    yield text(_WIDTH - _RIGHT - 76, 44, "limits: goes on", anchor="end", colour="#1a7f37")
+    yield text(_WIDTH - _RIGHT, 44, "/ rolls back", anchor="end", colour="#cf222e")
 
 
-def _share(history: dict[str, Any], x: _Scale, end_s: float) -> Iterable[str]:
+def _share(history: dict[str, Any], x: Scale, end_s: float) -> Iterable[str]:
     bottom = _TOP + _SHARE_HEIGHT
-    y = _Scale(0, 100, bottom, _TOP)
-    yield _text(12, _TOP + 12, "share of the", weight="bold")
-    yield _text(12, _TOP + 28, "candidate, %", weight="bold")
+    y = Scale(0, 100, bottom, _TOP)
+    yield text(12, _TOP + 12, "share of the", weight="bold")
+    yield text(12, _TOP + 28, "candidate, %", weight="bold")
     for tick in (0, 25, 50, 75, 100):
-        yield _line(_LEFT, y(tick), _WIDTH - _RIGHT, y(tick), "#d8dee4")
-        yield _text(_LEFT - 8, y(tick) + 4, str(tick), anchor="end")
+        yield line(_LEFT, y(tick), _WIDTH - _RIGHT, y(tick), "#d8dee4")
+        yield text(_LEFT - 8, y(tick) + 4, str(tick), anchor="end")
     decisions = history["decisions"]
     shares = [_share_after(each, history["plan"]["steps"]) for each in decisions]
     points = [(x(decisions[0]["at_s"]), y(shares[0]))]
@@ -96,11 +83,8 @@ def _share(history: dict[str, Any], x: _Scale, end_s: float) -> Iterable[str]:
     yield f'<polygon points="{area}" fill="#0969da" fill-opacity="0.12"/>'
     yield f'<polyline points="{path}" fill="none" stroke="#0969da" stroke-width="2"/>'
     for each, share in zip(decisions, shares, strict=True):
-        what = escape(f"{each['action'].replace('_', ' ')}: {each['reason']}")
-        yield (
-            f'<circle cx="{x(each["at_s"]):.1f}" cy="{y(share):.1f}" r="4.5" '
-            f'fill="{_COLOURS[each["action"]]}"><title>{what}</title></circle>'
-        )
+        what = f"{each['action'].replace('_', ' ')}: {each['reason']}"
+        yield dot(x(each["at_s"]), y(share), 4.5, _COLOURS[each["action"]], what)
 
 
 def _share_after(decision: dict[str, Any], steps: Sequence[dict[str, Any]]) -> float:
@@ -111,7 +95,7 @@ def _share_after(decision: dict[str, Any], steps: Sequence[dict[str, Any]]) -> f
     return float(steps[decision["step"] - 1]["traffic_percent"])
 
 
-def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Iterable[str]:
+def _bounds(metric: str, decisions: Sequence[Any], x: Scale, top: float) -> Iterable[str]:
     seen = [
         (each["at_s"], found)
         for each in decisions
@@ -120,8 +104,8 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
     ]
     low, high = _range(metric, [found for _, found in seen])
     bottom = top + _METRIC_HEIGHT
-    y = _Scale(low, high, bottom, top)
-    yield _text(12, top + 12, metric.replace("_", " "), weight="bold")
+    y = Scale(low, high, bottom, top)
+    yield text(12, top + 12, metric.replace("_", " "), weight="bold")
     yield (
         f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH - _RIGHT - _LEFT}" '
         f'height="{_METRIC_HEIGHT}" fill="#f6f8fa"/>'
@@ -130,8 +114,8 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
     red, green = limits["harmful"], limits["good"]
     apart = max(0.0, 13 - abs(y(red) - y(green))) / (2 if red > green else -2) * (red != green)
     for value, colour, shift in ((red, "#cf222e", -apart), (green, "#1a7f37", apart)):
-        yield _line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), colour, dashed=True)
-        yield _text(_LEFT - 8, y(value) + 4 + shift, f"{value:g}", anchor="end", colour=colour)
+        yield line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), colour, dash="5 4")
+        yield text(_LEFT - 8, y(value) + 4 + shift, f"{value:g}", anchor="end", colour=colour)
     for at_s, found in seen:
         colour, bounds = _VERDICTS[found["verdict"]], found["bounds"]
         lower = low if bounds["lower"] is None else bounds["lower"]
@@ -143,7 +127,7 @@ def _bounds(metric: str, decisions: Sequence[Any], x: _Scale, top: float) -> Ite
             "</title></line>"
         )
         if bounds["estimate"] is not None:
-            yield f'<circle cx="{x(at_s):.1f}" cy="{y(bounds["estimate"]):.1f}" r="3"/>'
+            yield dot(x(at_s), y(bounds["estimate"]), 3, "#000000")
 
 
 def _range(metric: str, found: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -162,35 +146,12 @@ def _range(metric: str, found: Sequence[dict[str, Any]]) -> tuple[float, float]:
     return max(0.0, low - room), max(high, most)
 
 
-def _time_axis(start_s: float, end_s: float, x: _Scale, top: float) -> Iterable[str]:
+def _time_axis(start_s: float, end_s: float, x: Scale, top: float) -> Iterable[str]:
     length_s = end_s - start_s
     unit_s, name = next((u for u in _UNITS if length_s >= 2 * u[0]), _UNITS[-1])
     step = max(1, round(length_s / unit_s / 8))
     for tick in range(0, int(length_s / unit_s) + 1, step):
         at = x(start_s + tick * unit_s)
-        yield _line(at, top - 4, at, top, "#57606a")
-        yield _text(at, top + 14, str(tick), "middle")
-    yield _text(12, top + 14, f"{name} since the start")
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False) -> str:
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{dash}/>'
-    )
-
-
-def _text(
-    x: float,
-    y: float,
-    what: str,
-    anchor: str = "start",
-    *,
-    size: int = 12,
-    weight: str = "normal",
-    colour: str = "#24292f",
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
-        f'font-weight="{weight}" fill="{colour}">{escape(what)}</text>'
-    )
+        yield line(at, top - 4, at, top, "#57606a")
+        yield text(at, top + 14, str(tick), "middle")
+    yield text(12, top + 14, f"{name} since the start")
