@@ -11,6 +11,10 @@ GPU := .venv-gpu
 NOT_OF_GRPC := convert edge_tpu fixtures hostile_http hostile_images hostile_models hostile_vertex \
     import isolat openapi processing python_models remote slim table tabular tensorrt vertex
 
+# A process of tests for each core, but no more than four: some load TensorFlow. A file's tests share
+# their servers, and stay together.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
     bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-tuning \
@@ -30,9 +34,9 @@ demo-fade: $(DEMO)/.fade  ## fade from one sample model to the other while a cli
 	@$(DEMO)/bin/python examples/fade/demo.py
 
 test: $(TEST)/.ready $(TEST)/.native $(CLIENTS)/.ready  ## run all tests; those of gRPC on either host
-	@$(TEST)/bin/python -m pytest
+	@$(TEST)/bin/python -m pytest $(SPREAD)
 	@! $(TEST)/bin/python -c 'import crossfade_native' 2>/dev/null || \
-	    $(TEST)/bin/python -m pytest tests/e2e --transport grpcio -m 'not slow and not large' \
+	    $(TEST)/bin/python -m pytest $(SPREAD) tests/e2e --transport grpcio -m 'not slow and not large' \
 	    $(patsubst %,--ignore-glob='*/test_%*',$(NOT_OF_GRPC))
 
 test-large: $(TEST)/.ready $(TEST)/.native  ## run the tests that take minutes
