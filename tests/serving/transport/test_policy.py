@@ -182,7 +182,9 @@ def test_no_route_without_permission(denied: Any, route: Route, body: bytes) -> 
     assert trap.entered == []
 
 
-@pytest.mark.parametrize("route", [r for r in TABLES.routes if r.method == "GET"], ids=str)
+@pytest.mark.parametrize(
+    "route", [r for r in TABLES.routes if r.method == "GET"], ids=lambda r: r.pattern
+)
 def test_head_asks_too(denied: Any, route: Route) -> None:
     policy, trap, _, address = denied
     before = len(policy.asked)
