@@ -66,7 +66,7 @@ class Card(_Section):
         seed: of the run.
         data: what it was trained on.
         export: what its weights began from; ``None`` is from nothing.
-        config: of the run, complete.
+        config: of the run, complete; ``left_out`` in it says why columns are not learned from.
         provenance: where a value of ``config`` is from, by its dotted key: ``file``, ``command
             line``, ``tuned`` …; what is not in it is a default of the trainer's.
         metrics: by name, such as ``test/accuracy``.
@@ -176,6 +176,12 @@ def lines_of(card: Card) -> list[str]:
     ]
     if card.export is not None:
         lines.append(f"begun from {card.export.name} (sha256 {card.export.sha256[:12]})")
+    left_out = card.config.get("left_out")
+    if isinstance(left_out, Mapping):
+        lines += [
+            f"left out  {name}: {why}, so there is nothing to learn from"
+            for name, why in left_out.items()
+        ]
     if card.metrics:
         lines.append(", ".join(f"{name} {value:.4g}" for name, value in card.metrics.items()))
     if card.parity is not None:
