@@ -182,8 +182,7 @@ def lines_of(card: Card) -> list[str]:
             f"left out  {name}: {why}, so there is nothing to learn from"
             for name, why in left_out.items()
         ]
-    if card.metrics:
-        lines.append(", ".join(f"{name} {value:.4g}" for name, value in card.metrics.items()))
+    lines += _metrics(card.metrics)
     if card.parity is not None:
         lines.append(
             f"answers like the trained module to {card.parity.max_abs:.2g}"
@@ -191,6 +190,23 @@ def lines_of(card: Card) -> list[str]:
         )
     if card.revision:
         lines.append(f"by revision {card.revision}")
+    return lines
+
+
+def _metrics(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each, with its interval where ``NAME/low`` and ``NAME/high`` are there."""
+    intervals = {
+        name: (metrics[f"{name}/low"], metrics[f"{name}/high"])
+        for name in metrics
+        if f"{name}/low" in metrics and f"{name}/high" in metrics
+    }
+    ends = {f"{name}/{end}" for name in intervals for end in ("low", "high")}
+    lines = []
+    for name, value in metrics.items():
+        if name not in ends:
+            low_high = intervals.get(name)
+            shown = "" if low_high is None else " ({:.4g} to {:.4g})".format(*low_high)
+            lines.append(f"{name} {value:.4g}{shown}")
     return lines
 
 
