@@ -30,6 +30,7 @@ exit codes:
   0  done
   1  it failed; the reason is on stderr
   2  the command line is wrong
+  3  train gate: the data have to be fixed
 """
 
 

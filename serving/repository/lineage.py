@@ -66,7 +66,7 @@ class Card(_Section):
         seed: of the run.
         data: what it was trained on.
         export: what its weights began from; ``None`` is from nothing.
-        config: of the run, complete.
+        config: of the run, complete; ``left_out`` in it says why columns are not learned from.
         provenance: where a value of ``config`` is from, by its dotted key: ``file``, ``command
             line``, ``tuned`` …; what is not in it is a default of the trainer's.
         metrics: by name, such as ``test/accuracy``.
@@ -176,8 +176,13 @@ def lines_of(card: Card) -> list[str]:
     ]
     if card.export is not None:
         lines.append(f"begun from {card.export.name} (sha256 {card.export.sha256[:12]})")
-    if card.metrics:
-        lines.append(", ".join(f"{name} {value:.4g}" for name, value in card.metrics.items()))
+    left_out = card.config.get("left_out")
+    if isinstance(left_out, Mapping):
+        lines += [
+            f"left out  {name}: {why}, so there is nothing to learn from"
+            for name, why in left_out.items()
+        ]
+    lines += _metrics(card.metrics)
     if card.parity is not None:
         lines.append(
             f"answers like the trained module to {card.parity.max_abs:.2g}"
@@ -185,6 +190,23 @@ def lines_of(card: Card) -> list[str]:
         )
     if card.revision:
         lines.append(f"by revision {card.revision}")
+    return lines
+
+
+def _metrics(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each, with its interval where ``NAME/low`` and ``NAME/high`` are there."""
+    intervals = {
+        name: (metrics[f"{name}/low"], metrics[f"{name}/high"])
+        for name in metrics
+        if f"{name}/low" in metrics and f"{name}/high" in metrics
+    }
+    ends = {f"{name}/{end}" for name in intervals for end in ("low", "high")}
+    lines = []
+    for name, value in metrics.items():
+        if name not in ends:
+            low_high = intervals.get(name)
+            shown = "" if low_high is None else " ({:.4g} to {:.4g})".format(*low_high)
+            lines.append(f"{name} {value:.4g}{shown}")
     return lines
 
 

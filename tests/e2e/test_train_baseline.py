@@ -34,13 +34,15 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "people.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["age", "city", "joined", "member"])
+        writer.writerow(["age", "city", "joined", "name", "member"])
         for row in range(ROWS):
             age, city = rng.uniform(0, 90), rng.integers(0, 3)
             member = age + 25 * city + rng.normal() * 4 > 70
             shown = "" if row % 13 == 0 else f"{age:.1f}"
             day = f"2024-{1 + row % 12:02}-03T04:05:06+02:00"
-            writer.writerow([shown, ("Köln", "東京", "")[city], day, "yes" if member else "no"])
+            writer.writerow(
+                [shown, ("Köln", "東京", "")[city], day, f"Ann {row}", "yes" if member else "no"]
+            )
     return path
 
 
@@ -56,6 +58,7 @@ def repository(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
         assert "done, best" in done.stderr
         assert "test/accuracy" in done.stdout
+        assert "left out  name: no value comes twice" in done.stdout
     return models
 
 
@@ -78,6 +81,7 @@ def predict(server: ServerProcess, document: Any, version: int = 1) -> Any:
 def bare(repository: Path, version: int, rows: dict[str, list[str]]) -> np.ndarray:
     session = onnxruntime.InferenceSession(repository / "people" / str(version) / "model.onnx")
     inputs = {name: np.array(cells, object) for name, cells in rows.items()}
+    inputs.setdefault("name", np.array([""] * len(next(iter(inputs.values()))), object))
     return session.run(["scores"], inputs)[0]
 
 
@@ -90,6 +94,14 @@ def test_rows_as_an_automl_export_takes_them(server: ServerProcess, repository: 
     rows = {"age": ["80", "", ""], "city": ["東京", "", ""], "joined": ["", "2024-02-03", ""]}
     scores = [answer["scores"] for answer in answers]
     np.testing.assert_allclose(scores, bare(repository, 1, rows), rtol=1e-5)
+
+
+def test_a_row_of_the_file_itself(server: ServerProcess, people: Path) -> None:
+    with people.open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    del row["member"]
+    named, unnamed = predict(server, {"instances": [row, row | {"name": None}]})
+    assert named == unnamed
 
 
 def test_columns_over_grpc_and_the_next_version(server: ServerProcess, repository: Path) -> None:

@@ -163,8 +163,11 @@ def test_what_is_no_export(tmp_path: Path) -> None:
     (tmp_path / "c.tflite").write_bytes(b"\x10\0\0\0TFL3" + b"\xff" * 64)
     with pytest.raises(LoadFailed, match="damaged"):
         read(tmp_path / "c.tflite")
-    with pytest.raises(InvalidArgument, match=r"from a SavedModel's folder, a \.tflite file"):
+    with pytest.raises(InvalidArgument, match="there are several models"):
         read(tmp_path)
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(InvalidArgument, match=r"from a SavedModel's folder, a \.tflite file"):
+        read(tmp_path / "notes.txt")
 
 
 def test_one_weight_that_is_read_twice_is_one_parameter(tmp_path: Path) -> None:
@@ -181,6 +184,6 @@ def test_one_weight_that_is_read_twice_is_one_parameter(tmp_path: Path) -> None:
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
     )
-    ported = port(read(path))
+    ported = port(read(tmp_path))  # a version's folder
     assert sum(1 for _ in ported.parameters()) == 1
     assert torch.equal(ported(torch.ones(1, 4)), torch.full((1, 4), 4.0))

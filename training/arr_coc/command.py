@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from crossfade.runtimes.core.errors import NotFound
 from crossfade.serving.repository.layout import check_name
-from crossfade.serving.repository.lineage import Card, lines_of
+from crossfade.serving.repository.lineage import Card
 from crossfade.training.arr_coc import entry
 from crossfade.training.arr_coc import run as runs
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
 from crossfade.training.arr_coc.evaluate import evaluate
 from crossfade.training.arr_coc.summary import card_metrics
-from crossfade.training.core import run_folder
+from crossfade.training.core import command_line, run_folder
 from crossfade.training.core.publishing import publish
 
 EVALUATION: Final = "evaluation.json"
@@ -46,8 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--repository", required=True, type=Path, metavar="DIR", help="where it is written")
     option("--data", required=True, type=Path, metavar="PATH", help="the detection set")
     option("--images", type=Path, metavar="DIR", help="where an import file's pictures are")
-    option("--config", default="", metavar="NAME|FILE", help=f"YAML, or one of {_shipped()}")
-    option("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config")
+    option(
+        "--config",
+        default="",
+        metavar="NAME|FILE",
+        help=f"YAML, or one of {_shipped()}; the defaults without one",
+    )
+    option(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one value, such as heads.epochs=20; may be repeated",
+    )
     option("--run-dir", type=Path, metavar="DIR", help="checkpoints and results (runs/NAME)")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split-seed", type=int, metavar="N", help="draw the splits anew")
@@ -71,8 +82,7 @@ def run(options: argparse.Namespace) -> int:
             entry.maker(trained, metrics, cards),
             *(options.repository, options.name, entry.model_yaml(trained)),
         )
-    lines = [f"{options.name} version {made.name}: wrote {made}", *lines_of(cards[0])]
-    sys.stdout.write("\n  ".join(lines) + "\n")
+    sys.stdout.write(command_line.wrote(options, made, cards[0]))
     return 0
 
 

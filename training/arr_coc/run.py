@@ -111,7 +111,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, float]:
         for key, value in identity.items():
             if known.get(key) != value:
                 raise FailedPrecondition(
-                    f"'{folder.name}' holds a run with another {key}: give another --output"
+                    f"'{folder.name}' holds a run with another {key}: name another --run-dir"
                 )
         return dict(known.get("seconds", {}))
     folder.mkdir(parents=True, exist_ok=True)

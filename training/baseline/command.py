@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Final
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound, escape
 from crossfade.serving.processing import table_schema
 from crossfade.serving.repository.layout import check_name
-from crossfade.serving.repository.lineage import lines_of, read_card
+from crossfade.serving.repository.lineage import read_card
 from crossfade.training.baseline.jobs import Progress
 from crossfade.training.baseline.tabular import (
     INSTANCE,
@@ -23,6 +22,7 @@ from crossfade.training.baseline.tabular import (
     LocalTabularTrainingJob,
     infer_task,
 )
+from crossfade.training.core import command_line
 from crossfade.training.core.publishing import publish
 from crossfade.training.transforms import plan
 from crossfade.training.transforms.plan import PlannedColumn
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--name", required=True, help="what clients will call the model")
     option("--repository", required=True, type=Path, metavar="DIR", help="where it is written")
     option("--target", metavar="COLUMN", help="the column to predict")
-    option("--task", choices=tuple(OBJECTIVES), help="what it is (told by the target's values)")
+    option("--task", choices=tuple(OBJECTIVES), help="what the target is (told by its values)")
     option(
         "--objective",
         choices=[name for each in OBJECTIVES.values() for name in each],
@@ -66,9 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=KIND",
-        help=f"{', '.join(plan.TRANSFORMATIONS)}; others are told by their values",
+        help=f"{', '.join(plan.TRANSFORMATIONS)}; others are told by their values; may be repeated",
     )
-    option("--leave-out", action="append", default=[], metavar="COLUMN", help="use it for nothing")
+    option(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="use it for nothing; may be repeated",
+    )
     option(
         "--export",
         type=Path,
@@ -91,12 +97,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgument("--test-share is above 0 and below 0.9")
     model = _pictures(options) if options.target is None else _table(options)
     made = publish(model.export, options.repository, options.name, model.model_yaml())
-    card = read_card(made)
-    lines = [f"{options.name} version {made.name}: wrote {made}"]
-    lines += [f"  {line}" for line in (lines_of(card) if card else ())]
-    repository = shlex.quote(str(options.repository))
-    lines += ["next:", f"  crossfade serve --model-repository {repository}"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(command_line.wrote(options, made, read_card(made)))
     return 0
 
 

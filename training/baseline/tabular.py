@@ -20,14 +20,16 @@ from crossfade.serving.repository import lineage
 from crossfade.serving.repository.lineage import Card, Origin, Parity, digest_of
 from crossfade.training.baseline import metrics, split
 from crossfade.training.baseline.jobs import ParityFailed, Progress, Report
-from crossfade.training.baseline.members import Member, predict
+from crossfade.training.baseline.members import predict
 from crossfade.training.baseline.metrics import Evaluation, Task
 from crossfade.training.baseline.search import Found, Problem, search
 from crossfade.training.baseline.tabular_graph import CLASSES, SCORES, VALUE, compose
 from crossfade.training.lineage import facts
 from crossfade.training.transforms import plan
 from crossfade.training.transforms.errors import WrongTable
+from crossfade.training.transforms.fitting import nothing_to_learn
 from crossfade.training.transforms.plan import PlannedColumn
+from crossfade.training.transforms.spec import Column
 from crossfade.training.transforms.table import Table, read_csv
 
 Array = npt.NDArray[Any]
@@ -49,13 +51,19 @@ SPEC: Final = "transforms.json"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run knows of itself, beside its model."""
+    """What a run knows of itself, beside its model.
+
+    Attributes:
+        columns: the inputs, those that are left out included.
+        left_out: columns that no member reads, and why.
+    """
 
     data: Origin
     task: Task
     target: str
     classes: Sequence[str]
     columns: Sequence[PlannedColumn]
+    left_out: Mapping[str, str]
     found: Found
     seed: int
     seconds: float
@@ -102,16 +110,17 @@ class LocalTabularModel:
             ParityFailed: the graph answers otherwise than the model; nothing is written.
         """
         trained = self.trained
-        columns = _used(trained)
-        model = compose(trained.task, trained.found.members, trained.classes)
+        # Those left out, too: a client's row has them, and must not be refused for it.
+        columns = [Column(name=c.name, kind=c.kind) for c in trained.columns]
+        model = compose(trained.task, trained.found.members, trained.classes, columns)
         content = model.SerializeToString()
-        proof = self._parity(content, columns)
+        proof = self._parity(content)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         (target / MODEL).write_bytes(content)
         specs = [json.loads(member.spec.to_json()) for _, member in trained.found.members]
         texts = {
-            INSTANCE: yaml.safe_dump(self._instance(columns), sort_keys=False, allow_unicode=True),
+            INSTANCE: yaml.safe_dump(self._instance(), sort_keys=False, allow_unicode=True),
             PREDICTION: yaml.safe_dump(_prediction(trained), sort_keys=False, allow_unicode=True),
             SPEC: json.dumps(specs, indent=1),
         }
@@ -125,18 +134,19 @@ class LocalTabularModel:
         table = {"instance": INSTANCE, "prediction": PREDICTION}
         return {"task": self.trained.task, "table": table}
 
-    def _instance(self, columns: Sequence[PlannedColumn]) -> dict[str, Any]:
+    def _instance(self) -> dict[str, Any]:
         properties = {}
-        for column in columns:
+        for column in self.trained.columns:
             examples = [text for text in self._test.texts(column.name).tolist() if text]
             example = {"example": examples[0]} if examples else {}
             properties[column.name] = {"type": "string", "nullable": True, **example}
         return {"type": "object", "properties": properties}
 
-    def _parity(self, content: bytes, columns: Sequence[PlannedColumn]) -> Parity:
+    def _parity(self, content: bytes) -> Parity:
         """The largest difference, in units of the value where that is above 1."""
         import onnxruntime
 
+        columns = self.trained.columns
         rows = _adversarial(self._test, columns)
         wanted = self.predict(rows)
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -156,7 +166,11 @@ class LocalTabularModel:
         trained, found = self.trained, self.trained.found
         measured = self.evaluate()
         ends = ("value", "low", "high")
-        columns = {c.name: f"{c.kind}, by {c.source}" for c in trained.columns}
+        columns = {
+            c.name: f"{c.kind}, by {c.source}"
+            for c in trained.columns
+            if c.name not in trained.left_out
+        }
         packages = {n: metadata.version(n) for n in ("lightgbm", "optuna")}
         return Card(
             task=TASK,
@@ -168,6 +182,7 @@ class LocalTabularModel:
                 "task": trained.task,
                 "classes": list(trained.classes),
                 "columns": columns,
+                "left_out": dict(trained.left_out),
                 "members": {member.name: weight for weight, member in found.members},
                 "trees": found.parameters,
                 "settings_tried": found.trials,
@@ -293,6 +308,7 @@ class LocalTabularTrainingJob:
             target_column,
             classes,
             columns,
+            _left_out(columns, found, learned),
             found,
             self._seed,
             seconds,
@@ -374,11 +390,10 @@ def _digest(table: Table) -> str:
     )
 
 
-def _used(trained: Trained) -> list[PlannedColumn]:
-    """Columns that a member reads, in their order."""
-    members: Sequence[tuple[float, Member]] = trained.found.members
-    used = {column.name for _, member in members for column in member.spec.columns}
-    return [column for column in trained.columns if column.name in used]
+def _left_out(columns: Sequence[PlannedColumn], found: Found, table: Table) -> dict[str, str]:
+    """Columns that no member reads, in their order, and why."""
+    used = {column.name for _, member in found.members for column in member.spec.columns}
+    return {c.name: nothing_to_learn(table, c) for c in columns if c.name not in used}
 
 
 def _adversarial(test: Table, columns: Sequence[PlannedColumn]) -> Table:

@@ -17,13 +17,19 @@ CLASSES: Final = "classes"
 SCORES: Final = "scores"
 
 
-def compose(task: Task, members: Sequence[tuple[float, Member]], classes: Sequence[str]) -> Any:
+def compose(
+    task: Task,
+    members: Sequence[tuple[float, Member]],
+    classes: Sequence[str],
+    columns: Sequence[Column],
+) -> Any:
     """Makes one graph of the members' transforms, the members, and their weighted mean.
 
     Args:
         task: what it answers.
         members: with their weights.
         classes: in the order of the scores.
+        columns: the inputs: all that a member reads; others are taken and change nothing.
 
     Returns:
         An ONNX model that takes a text for each column, BYTES [rows], and gives ``value``, FP32
@@ -34,13 +40,11 @@ def compose(task: Task, members: Sequence[tuple[float, Member]], classes: Sequen
     """
     onnx = graph.library()
     ops = graph.GraphOperations(onnx, "text")
-    columns: dict[str, Column] = {}
     parts = []
     for place, (weight, member) in enumerate(members):
         features, raw = (f"{graph.INSIDE}{name} {place}" for name in ("dense", "raw"))
         graph.features(member.spec, ops, features, f"{graph.INSIDE}ids {place}")
         ops.nodes += member.nodes(features, raw)
-        columns |= {column.name: column for column in member.spec.columns}
         answer = _linked(ops, task, raw, len(classes))
         parts.append(ops.binary("mul", answer, ops.constant(np.array(weight, np.float32))))
     total = parts[0]
@@ -69,7 +73,7 @@ def compose(task: Task, members: Sequence[tuple[float, Member]], classes: Sequen
             helper.make_tensor_value_info(CLASSES, types.STRING, wide),
             helper.make_tensor_value_info(SCORES, types.FLOAT, wide),
         ]
-    return graph.model(ops, list(columns.values()), outputs)
+    return graph.model(ops, columns, outputs)
 
 
 def _linked(ops: graph.GraphOperations, task: Task, raw: str, classes: int) -> str:

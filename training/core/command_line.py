@@ -1,13 +1,15 @@
-"""Options that all trainers have, and what they open."""
+"""Options that all trainers have, what they open, and what they say at the end."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from crossfade.serving.repository.lineage import Card, lines_of
 from crossfade.training.core import checkpoint, run_folder
 from crossfade.training.core.devices import Place
 from crossfade.training.core.run_log import RunLog
@@ -21,7 +23,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     option("--name", required=True, help="what clients will call the model")
     option("--repository", required=True, type=Path, metavar="DIR", help="where it is written")
     option("--config", type=Path, metavar="FILE", help="YAML; the defaults without one")
-    option("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config")
+    option(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one value, such as batch_size=64; may be repeated",
+    )
     option(
         "--run-dir",
         dest="folder",
@@ -69,3 +77,12 @@ def logged(
         log.close(failed=True)
         raise
     log.close()
+
+
+def wrote(options: argparse.Namespace, version: Path, card: Card | None) -> str:
+    """What a command says of the version that it wrote, and what can be done next."""
+    lines = [f"{options.name} version {version.name}: wrote {version}"]
+    lines += [f"  {line}" for line in (lines_of(card) if card else ())]
+    repository = shlex.quote(str(options.repository))
+    lines += ["next:", f"  crossfade serve --model-repository {repository}"]
+    return "\n".join(lines) + "\n"

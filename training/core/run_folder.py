@@ -21,18 +21,32 @@ _LOCK: Final = "lock"
 def held(folder: Path) -> Iterator[None]:
     """Keeps other runs out of the folder; made where it is not there.
 
+    A run that fails before it wrote anything leaves nothing behind.
+
     Raises:
         FailedPrecondition: another process is at work in it.
     """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
+    path = folder / _LOCK
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that just failed may have removed what was opened here.
+            ours = os.path.samestat(os.fstat(lock.fileno()), path.stat())
         except OSError:
-            raise FailedPrecondition(
-                f"another process is at work on the run '{folder.name}'"
-            ) from None
-        yield
+            ours = False
+        if not ours:
+            raise FailedPrecondition(f"another process is at work on the run '{folder.name}'")
+        try:
+            yield
+        except BaseException:
+            if os.listdir(folder) == [_LOCK]:
+                path.unlink()
+                with contextlib.suppress(OSError):  # another run has begun beside this one
+                    for place in new:
+                        place.rmdir()
+            raise
 
 
 def begin(folder: Path, told: Mapping[str, Any]) -> None:

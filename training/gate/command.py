@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--data", type=Path, required=True, metavar="FILE", help="a CSV file")
     option("--target", required=True, metavar="COLUMN", help="the column to predict")
-    option("--task", choices=tuple(OBJECTIVES), help="what it is (told by the target's values)")
+    option("--task", choices=tuple(OBJECTIVES), help="what the target is (told by its values)")
     option(
         "--goal",
         type=float,
@@ -53,9 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=KIND",
-        help=f"{', '.join(plan.TRANSFORMATIONS)}; others are told by their values",
+        help=f"{', '.join(plan.TRANSFORMATIONS)}; others are told by their values; may be repeated",
     )
-    option("--leave-out", action="append", default=[], metavar="COLUMN", help="use it for nothing")
+    option(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="use it for nothing; may be repeated",
+    )
     option("--split-column", metavar="COLUMN", help="says TEST in rows that are tested on")
     option("--policy", type=Path, metavar="FILE", help="YAML: thresholds that differ from ours")
     option("--json", type=Path, metavar="FILE", help="write the report there, too")

@@ -219,7 +219,11 @@ def _against_guess(study: Study, predictions: Array) -> tuple[Interval, float, F
         value = wilson(int(right.sum()), len(right))
         guess = float(guessed.mean())
         gain = intervals.mean(right.astype(np.float64) - guessed)
-        says = f"accuracy is {gain.value:+.1%} better than the class '{study.classes[most]}' alone"
+        points = [100 * end for end in (gain.value, gain.low, gain.high)]
+        text = (
+            f"accuracy is {points[0]:+.1f} points better than the class '{study.classes[most]}'"
+            f" alone ({points[1]:+.1f} to {points[2]:+.1f})"
+        )
     else:
         error = (predictions[:, 0] - study.target) ** 2
         around = (study.target - study.target.mean()) ** 2
@@ -228,9 +232,8 @@ def _against_guess(study: Study, predictions: Array) -> tuple[Interval, float, F
         )
         guess = float(np.sqrt(around.mean()))
         gain = intervals.mean((around - error) / around.mean())
-        says = f"R² is {gain.value:.3f}"
+        text = f"R² is {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})"
     bad = not gain.low > 0
-    text = f"{says} ({gain.low:.3g} to {gain.high:.3g})"
     return value, guess, _finding("better_than_guessing", bad, text, gain=gain.to_dict())
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from crossfade.serving.repository.layout import check_name
-from crossfade.serving.repository.lineage import Card, lines_of
+from crossfade.serving.repository.lineage import Card
 from crossfade.training.core import command_line, run_folder
 from crossfade.training.core.devices import place
 from crossfade.training.core.publishing import publish
@@ -66,7 +66,6 @@ def run(options: argparse.Namespace) -> int:
                 *(options.repository, options.name, export.model_yaml(config)),
             )
             run_folder.finish(folder, f"{options.name} version {made.name}", trained.metrics)
-            lines = [f"{options.name} version {made.name}: wrote {made}", *lines_of(cards[0])]
-            sys.stdout.write("\n  ".join(lines) + "\n")
+            sys.stdout.write(command_line.wrote(options, made, cards[0]))
         here.wait()
     return 0

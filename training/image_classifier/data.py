@@ -84,7 +84,10 @@ def find(place: Path) -> list[Example]:
     found = _of_folder(place) if place.is_dir() else _of_csv(place)
     labels = {example.label for example in found}
     if len(labels) < 2:
-        raise InvalidArgument(f"'{place.name}' has {len(labels)} labels: a classifier needs two")
+        raise InvalidArgument(
+            f"'{place.name}' has {len(labels)} labels: a classifier needs two; --data is a folder"
+            " with one folder of pictures for each label, or a CSV file [ML_USE,]path,label"
+        )
     return found
 
 

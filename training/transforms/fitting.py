@@ -89,6 +89,17 @@ def fit(
     )
 
 
+def nothing_to_learn(table: Table, column: PlannedColumn) -> str:
+    """Why ``fit`` makes no feature of a column, for people."""
+    if column.kind == "number":
+        known = table.numbers(column.name)
+        return "its numbers are all the same" if np.isfinite(known).any() else "it has no numbers"
+    counts = collections.Counter(table.texts(column.name).tolist())
+    if len(counts) < 2:
+        return "its values are all the same"
+    return "no value comes twice" if max(counts.values()) < 2 else "too few values come twice"
+
+
 def fit_transform(
     table: Table,
     columns: Sequence[PlannedColumn],

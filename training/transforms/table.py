@@ -131,13 +131,14 @@ def parse_numbers(texts: Array) -> Array:
     return np.array([float(t) if match(t) else np.nan for t in texts.tolist()], np.float64)
 
 
-def read_csv(path: Path, *, missing: frozenset[str] = MISSING) -> Table:
+def read_csv(path: str | Path, *, missing: frozenset[str] = MISSING) -> Table:
     """Reads a CSV file in UTF-8 with a header; all columns are texts, stripped of spaces.
 
     Raises:
         NotFound: there is no such file.
         WrongTable: it is no such file; the message says which line.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise WrongTable(f"{path.name} has more than {_MAX_BYTES >> 30} GiB")

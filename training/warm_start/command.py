@@ -11,7 +11,7 @@ from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.repository.layout import check_name
-from crossfade.serving.repository.lineage import Card, Origin, lines_of
+from crossfade.serving.repository.lineage import Card, Origin
 from crossfade.training.backbones.backbone import Backbone, Pixels
 from crossfade.training.backbones.cutting import cut
 from crossfade.training.backbones.feature_cache import FeatureCache
@@ -99,8 +99,7 @@ def run(options: argparse.Namespace) -> int:
         yaml = export.model_yaml_of(how)
         made = publish(make, options.repository, options.name, yaml)
         run_folder.finish(folder, f"{options.name} version {made.name}", trained.metrics)
-        lines = [f"{options.name} version {made.name}: wrote {made}", *lines_of(cards[0])]
-        sys.stdout.write("\n  ".join(lines) + "\n")
+        sys.stdout.write(command_line.wrote(options, made, cards[0]))
     return 0
 
 

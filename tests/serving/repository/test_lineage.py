@@ -109,6 +109,12 @@ def test_for_people() -> None:
         assert part in text
 
 
+def test_a_metric_is_a_line_with_its_interval() -> None:
+    metrics = {"a": 0.5, "a/low": 0.25, "a/high": 0.75, "b": 2.0, "b/low": 1.0, "c/high": 3.0}
+    lines = lineage.lines_of(card({}, metrics=metrics))
+    assert lines[2:] == ["a 0.5 (0.25 to 0.75)", "b 2", "b/low 1", "c/high 3"]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.binary(max_size=9), max_size=4))
 def test_a_folders_digest_is_of_its_names_and_bytes(

@@ -36,6 +36,8 @@ def table(kind: str) -> Table:
             "size": [None if i % 11 == 0 else v for i, v in enumerate(size.tolist())],
             "colour": [("red", "grün", "")[c] for c in colour],
             "day": [f"2024-0{1 + i % 9}-11T10:00:00Z" for i in range(ROWS)],
+            "name": [f"n{i}" for i in range(ROWS)],
+            "one": ["same"] * ROWS,
             "target": target,
         }
     )
@@ -65,9 +67,17 @@ def test_a_regression(tmp_path: Path) -> None:
     }
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert {i.name: (i.type, i.shape) for i in session.get_inputs()} == dict.fromkeys(
-        ("size", "colour", "day"), ("tensor(string)", ["rows"])
+        ("size", "colour", "day", "name", "one"), ("tensor(string)", ["rows"])
     )
-    row = Table.of({"size": [0.25, None], "colour": ["red", "never seen"], "day": ["", "soon"]})
+    row = Table.of(
+        {
+            "size": [0.25, None],
+            "colour": ["red", "never seen"],
+            "day": ["", "soon"],
+            "name": ["n7", ""],
+            "one": ["same", "other"],
+        }
+    )
     (answer,) = session.run(["value"], {n: row.texts(n) for n in row.columns})
     np.testing.assert_allclose(answer, model.predict(row)[:, 0], rtol=1e-5)
 
@@ -86,10 +96,28 @@ def test_a_classification_and_its_files(classifier: LocalTabularModel, tmp_path:
     schema = yaml.safe_load((tmp_path / "prediction_schema.yaml").read_text())
     assert schema["properties"]["classes"]["items"]["enum"] == ["0", "5", "10"]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    rows = {n: np.array([""] * 3, object) for n in ("size", "colour", "day")}
+    rows = {n: np.array([""] * 3, object) for n in ("size", "colour", "day", "name", "one")}
     classes, scores = session.run(["classes", "scores"], rows)
     assert classes.tolist() == [["0", "5", "10"]] * 3
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_column_without_anything_to_learn_from_is_an_input_and_said(
+    classifier: LocalTabularModel, tmp_path: Path
+) -> None:
+    classifier.export(tmp_path)
+    declared = yaml.safe_load((tmp_path / "instance.yaml").read_text())["properties"]
+    assert list(declared) == ["size", "colour", "day", "name", "one"]
+    said = [line for line in lineage.lines_of(lineage.check(tmp_path)) if "left out" in line]
+    assert said == [
+        "left out  name: no value comes twice, so there is nothing to learn from",
+        "left out  one: its values are all the same, so there is nothing to learn from",
+    ]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    rows = {n: np.array(["0.5", "0.5"], object) for n in declared}
+    rows["name"] = np.array(["n7", ""], object)
+    (scores,) = session.run(["scores"], rows)
+    assert (scores[0] == scores[1]).all()
 
 
 def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path) -> None:
@@ -120,7 +148,7 @@ def test_the_test_split_is_not_learned_from() -> None:
     assert model.trained.data.counts == {"training": 450, "test": 50}
     assert model.evaluate().metrics["meanAbsoluteError"].value > 9e5
     assert np.abs(model.predict(rows)).max() < 100
-    assert [c.name for c in model.trained.columns] == ["size", "colour", "day"]
+    assert [c.name for c in model.trained.columns] == ["size", "colour", "day", "name", "one"]
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,18 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         second.__enter__()
     with run_folder.held(tmp_path):
         pass
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "shapes"
+    with pytest.raises(FailedPrecondition, match="no data"), run_folder.held(folder):
+        raise FailedPrecondition("no data")
+    assert not list(tmp_path.iterdir())
+    folder.mkdir(parents=True)
+    with pytest.raises(FailedPrecondition, match="no data"), run_folder.held(folder):
+        raise FailedPrecondition("no data")
+    assert folder.is_dir(), "it was there before"
+    run_folder.begin(folder, TOLD)
+    with pytest.raises(FailedPrecondition, match="later"), run_folder.held(folder):
+        raise FailedPrecondition("later")
+    assert (folder / "run.json").exists()
