@@ -68,7 +68,13 @@ def add(commands: Any) -> None:
     for name, help_text in _ACTIONS.items():
         act = _action(actions, name, help_text, _act)
         act.add_argument("--reason", default="", help="why, for the record")
-        act.set_defaults(action=name)
+        act.set_defaults(action=name, force=False)
+        if name == "retire":
+            act.add_argument(
+                "--force",
+                action="store_true",
+                help="although clients sent what only the primary reads",
+            )
     history = _action(actions, "history", "all decisions, with the evidence", _history)
     history.add_argument("--json", action="store_true", help="print JSON instead of text")
     history.add_argument("--plot", type=Path, metavar="SVG", help="draw a picture of it, too")
@@ -105,7 +111,9 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    request = wire.ActOnFadeRequest(name=options.name, action=options.action, reason=options.reason)
+    request = wire.ActOnFadeRequest(
+        name=options.name, action=options.action, reason=options.reason, force=options.force
+    )
     sys.stdout.write(text(_ask(Client(options), "Act", request)))
     return 0
 

@@ -247,7 +247,7 @@ def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> No
     )
     assert ask(server, "POST", "/v2/fades/turned/actions/promote")["status"] == "PROMOTED"
     said = ask(server, "POST", "/v2/fades/turned/actions/retire")
-    assert said.startswith("409 'turned_custom' has other names, labels or types than 'turned'")
+    assert said.startswith("409 'turned_custom' is not called as 'turned' is: ")
 
 
 # -- feedback -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tests import fading
 
 PLAN = "steps: [{traffic_percent: shadow}, {traffic_percent: 100}]"
 ANN = "ann"
+DIGITS = Path(__file__).resolve().parents[3] / "examples" / "digits" / "models"
 
 
 class Server:
@@ -101,6 +102,32 @@ def test_after_a_promotion_either_member_will_do(
     assert server.who() == 2
     with pytest.raises(Unavailable):
         server.fades.act("flowers", "retire", "", ANN)
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_form_that_only_the_primary_reads_keeps_it_while_clients_send_it(
+    serve: Callable[[], Server], tmp_path: Path, unread: bool
+) -> None:
+    for name, scale in (("digits", ""), ("digits_custom", ", scale: 0.00392156862745098")):
+        source = {"digits": "digits_automl"}.get(name, name)
+        shutil.copytree(DIGITS / source, tmp_path / "models" / name)
+        (tmp_path / "models" / name / "model.yaml").write_text(
+            f"task: classification\npreprocess: {{name: image_bytes{scale}}}\npostprocess: {{}}\n"
+        )
+    server = serve()
+    server.fades.begin("digits", "digits", "digits_custom", PLAN, ANN)
+    with pytest.raises(FailedPrecondition, match=r"is running: .*; promote it first"):
+        server.fades.act("digits", "retire", "", ANN)
+    server.fades.act("digits", "promote", "", ANN)
+    if unread:
+        pixels = RawTensor("image", "UINT8", (1, 32, 32, 3), bytes(3072))
+        (answer,) = server.plane.infer([Query(ModelRef("digits"), [pixels])])
+        assert isinstance(answer, InferResponse)
+        assert server.fades.status("digits")["answered"] == {"unfit": 1}
+        said = r"'digits_custom' does not read .*'image' \(UINT8.* had to answer 1 such requests"
+        with pytest.raises(FailedPrecondition, match=said):
+            server.fades.act("digits", "retire", "", ANN)
+    assert server.fades.act("digits", "retire", "", ANN, force=unread)["status"] == "RETIRED"
 
 
 def test_a_live_fade_without_its_candidate_leaves_the_primary(
