@@ -143,6 +143,19 @@ def test_a_live_fade_without_its_candidate_leaves_the_primary(
         server.fades.act("flowers", "promote", "", ANN)
 
 
+def test_a_version_that_is_there_and_not_served(
+    serve: Callable[[], Server], tmp_path: Path
+) -> None:
+    fading.write_version(tmp_path / "models" / "flowers", 2)
+    server = serve()
+    with pytest.raises(FailedPrecondition, match="version 1 of 'flowers' is there but not served"):
+        server.fades.begin("flowers", "1", "2", PLAN, ANN)
+    (tmp_path / "models" / "flowers" / "model.yaml").write_text("version_policy: all\n")
+    server = serve()
+    server.fades.begin("flowers", "1", "2", PLAN, ANN)
+    assert server.who() == 1
+
+
 def test_a_refused_start_leaves_nothing(serve: Callable[[], Server], tmp_path: Path) -> None:
     fading.write_version(tmp_path / "models" / "other", 1, ("rose", "tulip", "lily"))
     server = serve()
