@@ -76,7 +76,7 @@ def _operator() -> str:
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[FadeDatabase]:
-    database = FadeDatabase(url)
+    database = FadeDatabase(url, create=False)
     try:
         yield database
     finally:

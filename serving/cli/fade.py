@@ -101,8 +101,10 @@ def _start(options: argparse.Namespace) -> int:
     if options.plan is not None:
         try:
             plan = options.plan.read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise NotFound(f"the plan '{options.plan}' cannot be read") from None
+        except OSError as error:
+            raise NotFound(f"the plan '{options.plan}' cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise NotFound(f"the plan '{options.plan}' cannot be read: it is not UTF-8") from None
     request = wire.StartFadeRequest(
         name=options.name, primary=options.primary, candidate=options.candidate, plan=plan
     )

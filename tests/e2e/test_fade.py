@@ -364,7 +364,9 @@ def test_a_server_without_its_database_does_not_start(repository: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 1
-    assert done.stderr == "crossfade: the fade database cannot be used now\n"
+    assert done.stderr == (
+        "crossfade: the fade database cannot be used now: there is no folder /nowhere\n"
+    )
 
 
 # -- several servers ------------------------------------------------------------------------------
