@@ -59,9 +59,21 @@ def add(commands: Any) -> None:
     )
     actions = parser.add_subparsers(title="what to do", metavar="ACTION", required=True)
     start = _action(actions, "start", "begin a fade", _start)
-    start.add_argument("--from", required=True, dest="primary", metavar="MEMBER")
-    start.add_argument("--to", required=True, dest="candidate", metavar="MEMBER")
-    start.add_argument("--plan", type=Path, metavar="YAML", help="its steps and guardrails")
+    option = start.add_argument
+    option("--from", required=True, dest="primary", metavar="MEMBER", help="who answers now")
+    option(
+        "--to",
+        required=True,
+        dest="candidate",
+        metavar="MEMBER",
+        help="the successor: a version, a label, or a model's name",
+    )
+    option(
+        "--plan",
+        type=Path,
+        metavar="YAML",
+        help="its steps and guardrails (the default steps, which take hours)",
+    )
     status = _action(actions, "status", "where it stands, and what it waits for", _status, True)
     status.add_argument("--json", action="store_true", help="print JSON instead of text")
     status.add_argument("--watch", action="store_true", help="again every second, until its end")
@@ -86,7 +98,12 @@ def _action(
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
     )
-    parser.add_argument("name", metavar="NAME", nargs="?" if optional else None)
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?" if optional else None,
+        help="what clients call" + (" (all fades)" if optional else ""),
+    )
     client.add_options(parser)
     parser.set_defaults(run=run)
     return parser
