@@ -246,7 +246,9 @@ def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> No
         "409 the fade is running"
     )
     assert ask(server, "POST", "/v2/fades/turned/actions/promote")["status"] == "PROMOTED"
-    said = ask(server, "POST", "/v2/fades/turned/actions/retire")
+    said = ask(server, "POST", "/v2/fades/turned/actions/retire", {"force": "yes"})
+    assert said.startswith("400 'force' must be true or false")
+    said = ask(server, "POST", "/v2/fades/turned/actions/retire", {"force": True})
     assert said.startswith("409 'turned_custom' is not called as 'turned' is: ")
 
 
