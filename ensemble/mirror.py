@@ -183,7 +183,9 @@ class Mirror:
             "shadow_waiting", "gauge", "Copies that wait", (), {(): float(len(self._waiting))}
         )
         for kind, seen in self._seen.items():
-            yield Measure(f"shadow_{kind}", "histogram", _HELP[kind], ("member",), seen)
+            # The first member has copies only where others answer.
+            copied = {(name,): seen[name,] for name in self._names if self._has_copies(name)}
+            yield Measure(f"shadow_{kind}", "histogram", _HELP[kind], ("member",), copied)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Waits until every copy has been compared; False if that takes longer."""
@@ -199,6 +201,9 @@ class Mirror:
         until_s = time.monotonic() + _CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
+
+    def _has_copies(self, name: str) -> bool:
+        return name != self._names[0] or any(member == name for member, _ in self._pairs.values())
 
     def _start(self) -> None:
         """Starts the workers, with the first copy that there is."""

@@ -124,15 +124,17 @@ class Router:
 
     def measures(self) -> Iterable[Measure]:
         """See ``Measuring``."""
-        yield Measure(
-            "split_requests",
-            "counter",
-            "Requests by the member that answered",
-            ("member", "result"),
-            self._tally.values(),
-        )
         weights = self._route.split.weights
-        if len(weights) - weights.count(0) > 1:
+        is_split = len(weights) - weights.count(0) > 1
+        if is_split or self.mirror is None:  # of a shadow there is nothing to say
+            yield Measure(
+                "split_requests",
+                "counter",
+                "Requests by the member that answered",
+                ("member", "result"),
+                self._tally.values(),
+            )
+        if is_split:
             yield self._gauge(
                 "split_share",
                 "Share of the requests that a member is to answer",

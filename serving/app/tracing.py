@@ -28,6 +28,8 @@ from crossfade.serving.dataplane.door import Query
 from crossfade.serving.transport.calls import HttpRequest
 
 _log = logging.getLogger(__name__)
+_EXPORTERS: Final = "opentelemetry.exporter"
+_MAX_REASON: Final = 200
 _PATH: Final = "/v1/traces"
 _CONTEXT: Final = TraceContextTextMapPropagator()
 
@@ -41,14 +43,17 @@ class Tracing:
         exporter: where spans go, from a thread and a bounded queue of their own.
         sample_percent: of the requests that are not part of a trace already; ``None`` is what the
             environment says, else all.
+        endpoint: where they go, for the log.
     """
 
-    def __init__(self, exporter: SpanExporter, sample_percent: float | None = None) -> None:
+    def __init__(
+        self, exporter: SpanExporter, sample_percent: float | None = None, endpoint: str = ""
+    ) -> None:
         sampler = None
         if sample_percent is not None:
             sampler = ParentBased(TraceIdRatioBased(sample_percent / 100))
         self._provider = TracerProvider(sampler, _resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Reported(exporter)))
+        self._provider.add_span_processor(BatchSpanProcessor(_Reported(exporter, endpoint)))
         self._tracer = self._provider.get_tracer("crossfade", __version__)
 
     def begin(self, query: Query, contract: str) -> Span:
@@ -147,18 +152,29 @@ class _Span:
 class _Reported(SpanExporter):
     """An exporter whose failures are one line in the log, until it works again."""
 
-    def __init__(self, inner: SpanExporter) -> None:
+    def __init__(self, inner: SpanExporter, endpoint: str) -> None:
         self._inner = inner
+        self._endpoint = endpoint
         self._failing = False
+        self._said = _FirstSaid()
+        logger = logging.getLogger(_EXPORTERS)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False  # it says of each try that it failed
+        logger.handlers = [self._said]
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._said.reason = ""
         try:
             result = self._inner.export(spans)
-        except Exception:
+        except Exception as error:
             result = SpanExportResult.FAILURE
+            self._said.reason = _kind(error)
         failing = result is not SpanExportResult.SUCCESS
         if failing and not self._failing:
-            _log.warning("traces cannot be exported; they are dropped until they can")
+            _log.warning(
+                "traces cannot be exported; they are dropped until they can",
+                extra={"endpoint": self._endpoint, "reason": self._said.reason or "unknown"},
+            )
         elif self._failing and not failing:
             _log.info("traces are exported again")
         self._failing = failing
@@ -171,6 +187,24 @@ class _Reported(SpanExporter):
         return self._inner.force_flush(timeout_millis)
 
 
+class _FirstSaid(logging.Handler):
+    """Why an export failed: the library tells its log alone, and the first line says most."""
+
+    reason = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors = [each for each in record.args or () if isinstance(each, Exception)]
+        said = _kind(errors[0]) if errors else record.getMessage()
+        self.reason = self.reason or escape(said)[:_MAX_REASON]
+
+
+def _kind(error: BaseException) -> str:
+    """What was wrong in the first place, in the system's words: ``Connection refused``."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
 def over_http(endpoint: str, sample_percent: float | None) -> Tracing:
     """Traces that go to a collector by OTLP over HTTP.
 
@@ -178,11 +212,11 @@ def over_http(endpoint: str, sample_percent: float | None) -> Tracing:
         endpoint: its URL, with or without ``/v1/traces``.
         sample_percent: see ``Tracing``.
     """
-    # One says of each try that it failed, the other quotes what clients send as a context.
-    for name in ("opentelemetry.exporter", "opentelemetry.trace"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # It quotes what clients send as a context.
+    logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)
     url = endpoint.rstrip("/")
-    return Tracing(OTLPSpanExporter(url if url.endswith(_PATH) else url + _PATH), sample_percent)
+    url = url if url.endswith(_PATH) else url + _PATH
+    return Tracing(OTLPSpanExporter(url), sample_percent, url)
 
 
 def _resource() -> Resource:

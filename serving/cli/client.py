@@ -16,7 +16,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds where the server is, and who asks."""
     option = parser.add_argument
     option("--url", default="127.0.0.1:8001", help="the server's gRPC address (%(default)s)")
-    option("--timeout-s", type=float, default=30.0, help="give up after (%(default)s)")
+    option(
+        "--timeout-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds until it gives up (%(default)s)",
+    )
     option("--tls-ca", type=Path, metavar="PEM", help="speak TLS; the server's authority")
     option("--tls-cert", type=Path, metavar="PEM", help="the caller's certificate, and ...")
     option("--tls-key", type=Path, metavar="PEM", help="... its private key, for mutual TLS")

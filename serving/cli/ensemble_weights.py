@@ -25,16 +25,27 @@ _DATABASE = "the server's --fade-database: sqlite:///fades.db or postgresql://â€
 def add(actions: Any) -> None:
     """Adds both actions."""
     about = "Print the history of weights that follow feedback, and make them again of the records."
-    replay = actions.add_parser("replay", help=about[0].lower() + about[1:-1], description=about)
+    replay = _action(actions, "replay", about)
     replay.add_argument("name", help="the ensemble's")
     replay.add_argument("--database", required=True, metavar="URL", help=_DATABASE)
     replay.add_argument("--json", action="store_true", help="print JSON instead of text")
     replay.set_defaults(run=_replay)
     about = "Have frozen weights follow feedback again, from the last good ones on."
-    resume = actions.add_parser("resume", help=about[0].lower() + about[1:-1], description=about)
+    resume = _action(actions, "resume", about)
     resume.add_argument("name", help="the ensemble's")
     resume.add_argument("--database", required=True, metavar="URL", help=_DATABASE)
     resume.set_defaults(run=_resume)
+
+
+def _action(actions: Any, name: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name,
+        help=about[0].lower() + about[1:-1],
+        description=about,
+        epilog=f"example:\n  crossfade ensemble {name} flowers --database sqlite:///fades.db\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -76,7 +87,7 @@ def _operator() -> str:
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[FadeDatabase]:
-    database = FadeDatabase(url)
+    database = FadeDatabase(url, create=False)
     try:
         yield database
     finally:

@@ -59,16 +59,34 @@ def add(commands: Any) -> None:
     )
     actions = parser.add_subparsers(title="what to do", metavar="ACTION", required=True)
     start = _action(actions, "start", "begin a fade", _start)
-    start.add_argument("--from", required=True, dest="primary", metavar="MEMBER")
-    start.add_argument("--to", required=True, dest="candidate", metavar="MEMBER")
-    start.add_argument("--plan", type=Path, metavar="YAML", help="its steps and guardrails")
+    option = start.add_argument
+    option("--from", required=True, dest="primary", metavar="MEMBER", help="who answers now")
+    option(
+        "--to",
+        required=True,
+        dest="candidate",
+        metavar="MEMBER",
+        help="the successor: a version, a label, or a model's name",
+    )
+    option(
+        "--plan",
+        type=Path,
+        metavar="YAML",
+        help="its steps and guardrails (the default steps, which take hours)",
+    )
     status = _action(actions, "status", "where it stands, and what it waits for", _status, True)
     status.add_argument("--json", action="store_true", help="print JSON instead of text")
     status.add_argument("--watch", action="store_true", help="again every second, until its end")
     for name, help_text in _ACTIONS.items():
         act = _action(actions, name, help_text, _act)
         act.add_argument("--reason", default="", help="why, for the record")
-        act.set_defaults(action=name)
+        act.set_defaults(action=name, force=False)
+        if name == "retire":
+            act.add_argument(
+                "--force",
+                action="store_true",
+                help="although clients sent what only the primary reads",
+            )
     history = _action(actions, "history", "all decisions, with the evidence", _history)
     history.add_argument("--json", action="store_true", help="print JSON instead of text")
     history.add_argument("--plot", type=Path, metavar="SVG", help="draw a picture of it, too")
@@ -80,7 +98,12 @@ def _action(
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
     )
-    parser.add_argument("name", metavar="NAME", nargs="?" if optional else None)
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?" if optional else None,
+        help="what clients call" + (" (all fades)" if optional else ""),
+    )
     client.add_options(parser)
     parser.set_defaults(run=run)
     return parser
@@ -95,8 +118,10 @@ def _start(options: argparse.Namespace) -> int:
     if options.plan is not None:
         try:
             plan = options.plan.read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise NotFound(f"the plan '{options.plan}' cannot be read") from None
+        except OSError as error:
+            raise NotFound(f"the plan '{options.plan}' cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise NotFound(f"the plan '{options.plan}' cannot be read: it is not UTF-8") from None
     request = wire.StartFadeRequest(
         name=options.name, primary=options.primary, candidate=options.candidate, plan=plan
     )
@@ -105,7 +130,9 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    request = wire.ActOnFadeRequest(name=options.name, action=options.action, reason=options.reason)
+    request = wire.ActOnFadeRequest(
+        name=options.name, action=options.action, reason=options.reason, force=options.force
+    )
     sys.stdout.write(text(_ask(Client(options), "Act", request)))
     return 0
 

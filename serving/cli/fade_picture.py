@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
@@ -9,17 +10,25 @@ from typing import Any, Final
 from crossfade.serving.cli.svg import Scale, document, dot, line, text
 
 _WIDTH, _LEFT, _RIGHT = 860, 190, 30
-_SHARE_HEIGHT, _METRIC_HEIGHT, _GAP, _TOP = 170, 72, 22, 58
+_SHARE_HEIGHT, _METRIC_HEIGHT, _GAP, _TOP = 170, 72, 22, 98
+_GREEN, _RED = "#1a7f37", "#cf222e"
 _COLOURS: Final = {
     "start": "#57606a",
-    "advance": "#1a7f37",
-    "promote": "#0969da",
-    "roll_back": "#cf222e",
+    "advance": _GREEN,
+    "promote": "#bf3989",
+    "roll_back": _RED,
     "pause": "#9a6700",
     "resume": "#9a6700",
     "retire": "#8250df",
 }
-_VERDICTS: Final = {"good": "#1a7f37", "open": "#9a6700", "harmful": "#cf222e"}
+_VERDICTS: Final = {"good": _GREEN, "open": "#9a6700", "harmful": _RED}
+_LIMITS: Final = (
+    (
+        _GREEN,
+        "goes on to the next step once every whole bar is on the good side of its green limit",
+    ),
+    (_RED, "rolled back once a whole bar is beyond its red limit"),
+)
 _UNITS: Final = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
@@ -44,7 +53,7 @@ def draw(history: dict[str, Any]) -> str:
     title = f"Fade of {history['name']}: from {history['from']} to {history['to']}"
     parts = [
         text(_LEFT, 24, title, size=15, weight="bold"),
-        *_legend(list(dict.fromkeys(each["action"] for each in decisions))),
+        *_legend(list(dict.fromkeys(map(_what, decisions)))),
         *_share(history, x, end_s + margin_s),
     ]
     top = _TOP + _SHARE_HEIGHT + _GAP
@@ -60,8 +69,16 @@ def _legend(actions: Sequence[str]) -> Iterable[str]:
         at = _LEFT + 100 * place
         yield dot(at + 5, 40, 4, _COLOURS[action])
         yield text(at + 14, 44, action.replace("_", " "))
-    yield text(_WIDTH - _RIGHT - 76, 44, "limits: goes on", anchor="end", colour="#1a7f37")
-    yield text(_WIDTH - _RIGHT, 44, "/ rolls back", anchor="end", colour="#cf222e")
+    for place, (colour, meaning) in enumerate(_LIMITS):
+        y = 62 + 18 * place
+        yield line(_LEFT, y - 4, _LEFT + 24, y - 4, colour, dash="5 4")
+        yield text(_LEFT + 32, y, meaning, colour=colour)
+
+
+def _what(decision: dict[str, Any]) -> str:
+    """The action; the advance from the last step is a promotion."""
+    action = decision["action"]
+    return "promote" if action == "advance" and decision["status"] == "PROMOTED" else str(action)
 
 
 def _share(history: dict[str, Any], x: Scale, end_s: float) -> Iterable[str]:
@@ -83,8 +100,8 @@ def _share(history: dict[str, Any], x: Scale, end_s: float) -> Iterable[str]:
     yield f'<polygon points="{area}" fill="#0969da" fill-opacity="0.12"/>'
     yield f'<polyline points="{path}" fill="none" stroke="#0969da" stroke-width="2"/>'
     for each, share in zip(decisions, shares, strict=True):
-        what = f"{each['action'].replace('_', ' ')}: {each['reason']}"
-        yield dot(x(each["at_s"]), y(share), 4.5, _COLOURS[each["action"]], what)
+        about = f"{_what(each).replace('_', ' ')}: {each['reason']}"
+        yield dot(x(each["at_s"]), y(share), 4.5, _COLOURS[_what(each)], about)
 
 
 def _share_after(decision: dict[str, Any], steps: Sequence[dict[str, Any]]) -> float:
@@ -112,10 +129,12 @@ def _bounds(metric: str, decisions: Sequence[Any], x: Scale, top: float) -> Iter
     )
     limits = seen[-1][1]
     red, green = limits["harmful"], limits["good"]
-    apart = max(0.0, 13 - abs(y(red) - y(green))) / (2 if red > green else -2) * (red != green)
-    for value, colour, shift in ((red, "#cf222e", -apart), (green, "#1a7f37", apart)):
-        yield line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), colour, dash="5 4")
-        yield text(_LEFT - 8, y(value) + 4 + shift, f"{value:g}", anchor="end", colour=colour)
+    red_is_above = red > green or (red == green and metric not in {"quality", "agreement"})
+    apart = max(0.0, 13 - abs(y(red) - y(green))) / (2 if red_is_above else -2)
+    for value, colour, up in ((red, _RED, apart), (green, _GREEN, -apart)):
+        at = y(value) - (math.copysign(1, up) if red == green else 0)  # both are to be seen
+        yield line(_LEFT, at, _WIDTH - _RIGHT, at, colour, dash="5 4")
+        yield text(_LEFT - 8, y(value) + 4 - up, f"{value:g}", anchor="end", colour=colour)
     for at_s, found in seen:
         colour, bounds = _VERDICTS[found["verdict"]], found["bounds"]
         lower = low if bounds["lower"] is None else bounds["lower"]

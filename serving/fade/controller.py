@@ -133,8 +133,15 @@ class FadeController:
             self._follow()
         return self.status(name)
 
-    def act(self, name: str, action: str, reason: str, actor: str) -> Any:
+    def act(self, name: str, action: str, reason: str, actor: str, force: bool = False) -> Any:
         """Does what an operator asks; returns the status after it.
+
+        Args:
+            name: of the fade.
+            action: see ``policy``.
+            reason: for the record.
+            actor: who asks.
+            force: retire although requests were seen that only the primary reads.
 
         Raises:
             NotFound: there is no fade of this name.
@@ -150,7 +157,7 @@ class FadeController:
         with self._turn:
             for left in reversed(range(_TRIES)):
                 fade = self._get(name)
-                self._check_members(fade, wanted)
+                self._check_members(fade, wanted, force)
                 try:
                     self._publish()
                     self._database.fades.act(
@@ -299,7 +306,7 @@ class FadeController:
                 f"there is no fade of '{escape(name)}': `crossfade fade start` begins one"
             ) from None
 
-    def _check_members(self, fade: Fade, action: Action) -> None:
+    def _check_members(self, fade: Fade, action: Action, force: bool) -> None:
         """Refuses what would leave clients without the answers that they know."""
         if action not in {"promote", "retire"}:
             return
@@ -310,7 +317,7 @@ class FadeController:
                 retry_after_s=1,
             )
         if action == "retire" and fade.position.status is Status.PROMOTED:
-            active.check_retirement()
+            active.check_retirement(force)
 
 
 _ACTIONS: Final[Mapping[str, Action]] = {

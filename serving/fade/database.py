@@ -30,12 +30,15 @@ class FadeDatabase:
     feedback: Feedback
     adapting: AdaptingStore
 
-    def __init__(self, url: str, retention: Retention = DEFAULT_RETENTION) -> None:
+    def __init__(
+        self, url: str, retention: Retention = DEFAULT_RETENTION, *, create: bool = True
+    ) -> None:
         """Opens it.
 
         Args:
             url: as ``tables.connect`` takes it.
             retention: of predictions and truths.
+            create: makes it where there is none.
 
         Raises:
             MissingExtra: SQLAlchemy or the database's driver is not installed.
@@ -53,7 +56,7 @@ class FadeDatabase:
             if (error.name or "").partition(".")[0] != "sqlalchemy":
                 raise
             raise MissingExtra("fade", "fading") from None
-        self._engine = tables.connect(url)
+        self._engine = tables.connect(url, create=create)
         adapting_tables.set_up(self._engine)
         self.fades = store.FadeStore(self._engine)
         self.feedback = feedback.Feedback(self._engine, retention)

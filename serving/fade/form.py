@@ -7,7 +7,7 @@ member's answer into that form, so that nobody notices who answered.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +56,7 @@ class _Mapped:
         inputs: the member's name of each input; absent ones the member does not need.
         dtypes: of inputs that have another form at one of the two, in which the member is not
             asked.
+        differences: what has to be made, in words.
     """
 
     name: str
@@ -63,7 +64,12 @@ class _Mapped:
     outputs: Mapping[str, _Output]
     batched: bool
     dtypes: Mapping[str, np.dtype[Any]]
-    same: bool
+    differences: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing has to be made."""
+        return not self.differences
 
 
 class Adapter:
@@ -72,6 +78,10 @@ class Adapter:
     Args:
         form: what clients see.
         member: whose requests and answers are made.
+
+    Attributes:
+        differences: what clients would notice if they asked the member itself, in words.
+        unread: forms of a request that the form has, and the member does not read, in words.
 
     Raises:
         FailedPrecondition: the member cannot stand in, with all reasons.
@@ -82,6 +92,8 @@ class Adapter:
         self.metadata = dataclasses.replace(form, version=member.version, platform=member.platform)
         self._mapped: dict[str, _Mapped] = {}
         reasons: list[str] = []
+        differences: list[str] = []
+        unread: list[str] = []
         for name, signature in form.signatures.items():
             inner = name
             if name == form.default_signature and name not in member.signatures:
@@ -90,18 +102,19 @@ class Adapter:
                 reasons.append(f"it has no signature '{name}'")
                 continue
             found = _Fitting(form, member, signature, member.signatures[inner])
-            self._mapped[name] = found.mapped(inner, same_name=inner == name)
+            self._mapped[name] = found.mapped(name, inner)
             reasons += found.reasons
+            differences += self._mapped[name].differences
+            unread += found.unread
         if reasons:
             raise FailedPrecondition(
                 f"'{member.name}' version {member.version} cannot answer what is asked of "
                 f"'{form.name}': {'; '.join(reasons)}"
             )
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether clients could ask the member itself and not notice."""
-        return all(mapped.same and not mapped.dtypes for mapped in self._mapped.values())
+        if 0 < self._max_rows < form.max_batch_size:
+            unread.append(f"takes at most {self._max_rows} rows a request")
+        self.differences = tuple(dict.fromkeys(differences))
+        self.unread = tuple(dict.fromkeys(unread))
 
     def takes(self, request: InferRequest) -> bool:
         """Whether the member can be asked this; some forms of a request only one of them reads."""
@@ -151,23 +164,44 @@ class _Fitting:
         self, form: ModelMetadata, member: ModelMetadata, ours: Signature, theirs: Signature
     ) -> None:
         self.reasons: list[str] = []
+        self.unread: list[str] = []
         self._ours = ours
         self._theirs = theirs
         self._dtypes: dict[str, np.dtype[Any]] = {}
-        self._inputs = self._fit_inputs()
+        self._inputs = self._fit_inputs(form)
         self._outputs = self._fit_outputs(form, member)
 
-    def mapped(self, name: str, *, same_name: bool) -> _Mapped:
-        same = (
-            same_name
-            and all(ours == theirs for ours, theirs in self._inputs.items())
-            and len(self._inputs) == len(self._ours.inputs)
-            and [spec.name for spec in self._ours.outputs] == [o.name for o in self._theirs.outputs]
-            and all(o.order is None and o.dtype is None for o in self._outputs.values())
+    def mapped(self, name: str, inner: str) -> _Mapped:
+        return _Mapped(
+            *(inner, self._inputs, self._outputs, self._theirs.batched, self._dtypes),
+            differences=tuple(self._differences(name, inner)),
         )
-        return _Mapped(name, self._inputs, self._outputs, self._theirs.batched, self._dtypes, same)
 
-    def _fit_inputs(self) -> dict[str, str]:
+    def _differences(self, name: str, inner: str) -> Iterator[str]:
+        if name != inner:
+            yield f"its signature '{inner}' stands for '{name}'"
+        for ours in (spec.name for spec in self._ours.inputs):
+            theirs = self._inputs.get(ours)
+            if theirs is None:
+                yield f"it has no input '{ours}'"
+            elif theirs != ours:
+                yield f"its input is called '{theirs}', clients send '{ours}'"
+        for spec in self._ours.outputs:
+            if (made := self._outputs.get(spec.name)) is None:
+                continue  # a reason to refuse already
+            if made.name != spec.name:
+                yield f"its output is called '{made.name}', clients expect '{spec.name}'"
+            if made.order is not None:
+                yield f"the labels of its output '{made.name}' have another order"
+            if made.dtype is not None:
+                yield f"its output '{made.name}' has another type, clients expect {spec.dtype}"
+        known = [made.name for made in self._outputs.values()]
+        if more := [f"'{o.name}'" for o in self._theirs.outputs if o.name not in known]:
+            yield f"it has more outputs: {', '.join(more)}"
+        elif known != [spec.name for spec in self._theirs.outputs]:
+            yield "its outputs have another order"
+
+    def _fit_inputs(self, form: ModelMetadata) -> dict[str, str]:
         pairs = _pairs(self._ours.inputs, self._theirs.inputs)
         for spec in self._theirs.inputs:
             given = [ours for ours, theirs in pairs if theirs is spec]
@@ -189,6 +223,11 @@ class _Fitting:
                 self.reasons.append(f"its input '{theirs.name}' takes no cells of a table as text")
             if ours.alternative is not None and ours.alternative != theirs.alternative:
                 self._dtypes[ours.name] = np.dtype(NUMPY[ours.dtype])
+                other = ours.alternative
+                self.unread.append(
+                    f"does not read the tensor '{other.name}' ({other.dtype}, "
+                    f"{_shown(other.shape)}) that '{form.name}' also takes"
+                )
         return {ours.name: theirs.name for ours, theirs in pairs}
 
     def _fit_outputs(self, form: ModelMetadata, member: ModelMetadata) -> dict[str, _Output]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from crossfade.runtimes.core.errors import InvalidArgument, NotFound, escape
+from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument, NotFound, escape
 from crossfade.runtimes.core.model import ModelRef
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.repository.layout import check_name
@@ -21,6 +21,7 @@ def read(text: str, name: str, manager: Manager) -> ModelRef:
 
     Raises:
         NotFound: there is no such label and no such model.
+        FailedPrecondition: there is such a version, which is not served.
         InvalidArgument: it is none of these.
     """
     if text.isascii() and text.isdigit():
@@ -34,6 +35,12 @@ def read(text: str, name: str, manager: Manager) -> ModelRef:
             "version number, a label or a model's name, as `crossfade models` lists them"
         )
     ref = parse(text)
+    if ref.version is not None and manager.leaves_out(ref.name, ref.version):
+        raise FailedPrecondition(
+            f"version {ref.version} of '{ref.name}' is there but not served: its version policy "
+            "leaves it out (by default all but the newest); put `version_policy: all`, or a label "
+            "for the version, into its model.yaml"
+        )
     if not _is_known(ref, manager):
         raise NotFound(f"there is no '{escape(text)}': `crossfade models` lists what there is")
     return ref

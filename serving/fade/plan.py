@@ -178,7 +178,9 @@ def parse(text: str, file: str) -> Plan:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InvalidArgument(f"{file}{where}: not YAML that can be read") from None
+    if not isinstance(raw, Mapping | None):
+        raise InvalidArgument(f"{file} must be a mapping, such as `steps: […]`")
     try:
-        return Plan.model_validate({} if raw is None else raw)
+        return Plan.model_validate(raw or {})
     except pydantic.ValidationError as error:
         raise InvalidArgument(f"{file}: {explain(error, Plan, 'key')}") from None

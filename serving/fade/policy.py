@@ -160,7 +160,10 @@ def follow(plan: Plan, position: Position, action: Action, now_s: float) -> Posi
     """
     if action not in _ALLOWED[position.status]:
         state = position.status.value.lower().replace("_", " ")
-        raise FailedPrecondition(f"the fade is {state}: {action.replace('_', ' ')} is not possible")
+        first = "; promote it first" if action == "retire" and position.status.live else ""
+        raise FailedPrecondition(
+            f"the fade is {state}: {action.replace('_', ' ')} is not possible{first}"
+        )
     last = len(plan.steps) - 1
     if action == "promote" or (action == "advance" and position.step == last):
         return Position(Status.PROMOTED, last, now_s)

@@ -54,14 +54,16 @@ class Opened:
 
     Attributes:
         model: of both members; ``None`` where only one is left.
-        is_identity: whether clients could ask the candidate itself and not notice.
+        adapter: makes requests and answers into the candidate's and back.
     """
 
-    def __init__(self, like: Served, model: FadeModel | Member, is_identity: bool = True) -> None:
+    def __init__(
+        self, like: Served, model: FadeModel | Member, adapter: Adapter | None = None
+    ) -> None:
         statistics = Statistics()
         self.served = Served(Measured(model, statistics), statistics, like.config, like.queue)
         self.model = model if isinstance(model, FadeModel) else None
-        self.is_identity = is_identity
+        self.adapter = adapter
 
     def close(self) -> None:
         """Has the model closed when its last request is answered."""
@@ -95,7 +97,7 @@ def open_fade(
         headers = (*form.headers, *second.metadata.headers)
         form = dataclasses.replace(form, headers=headers)
         model = FadeModel(form, manager, (primary, candidate), key_of(plan.key))
-        return Opened(first, model, adapter.is_identity)
+        return Opened(first, model, adapter)
 
 
 def check_lineage(candidate: ModelRef, manager: Manager) -> None:
@@ -221,13 +223,27 @@ class Active:
             return {}
         return {name: int(n) for (name,), n in self._opened.model.answered.values().items()}
 
-    def check_retirement(self) -> None:
-        """Raises FailedPrecondition if clients would notice that the primary is gone."""
-        if self._opened is not None and not self._opened.is_identity:
+    def check_retirement(self, force: bool) -> None:
+        """Raises FailedPrecondition if clients would notice that the primary is gone.
+
+        Args:
+            force: those do not count that sent what only the primary reads.
+        """
+        if self._opened is None or (adapter := self._opened.adapter) is None:
+            return
+        candidate = self.fade.candidate
+        if adapter.differences:
             raise FailedPrecondition(
-                f"'{self.fade.candidate}' has other names, labels or types than "
-                f"'{self.fade.primary}', whose form clients know: the fade translates, so it has "
-                "to stay; give the candidate the primary's names and label order to retire it"
+                f"'{candidate}' is not called as '{self.fade.primary}' is: "
+                f"{'; '.join(adapter.differences)}: the fade translates, so it has to stay; give "
+                "the candidate the primary's names, types and label order to retire it"
+            )
+        seen = self.answered().get("unfit", 0)
+        if seen and not force:
+            raise FailedPrecondition(
+                f"'{candidate}' {' and '.join(adapter.unread)}, and the primary had to answer "
+                f"{seen:,} such requests of this server: have those clients send what "
+                f"'{candidate}' reads, or retire again with force"
             )
 
     def close(self) -> None:

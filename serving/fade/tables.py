@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from crossfade.runtimes.core.errors import (
     FailedPrecondition,
     InvalidArgument,
     MissingExtra,
+    NotFound,
     Unavailable,
 )
 from crossfade.serving.fade.records import MAX_ANSWER, MAX_REQUEST_ID
@@ -102,26 +104,57 @@ _APPEND_ONLY: Final = {
         "ON crossfade_decisions EXECUTE FUNCTION crossfade_refuse()",
     ],
 }
+_LIKE: Final = (
+    "the fade database's URL must be like sqlite:///fades.db or postgresql://user@host/db"
+)
 _SETUP_LOCK: Final = 0x63726F73  # any number that others do not use
 
 
-def connect(url: str) -> sa.Engine:
+def connect(url: str, *, create: bool = True) -> sa.Engine:
     """Opens a database and brings its tables to this version; safe from many processes at once.
 
     Args:
         url: ``sqlite:///fades.db`` (a local disk, not a network one) or
             ``postgresql://user@host/database``.
+        create: makes it, and its tables, where there are none.
 
     Raises:
         InvalidArgument: the URL cannot be used.
         MissingExtra: the database's driver is not installed.
+        NotFound: there is none, and it is not to be made.
         FailedPrecondition: a newer version wrote the database, or it is none.
-        Unavailable: it cannot be reached.
+        Unavailable: it cannot be reached, with the reason, which is for whoever gave the URL.
     """
     engine = _engine(url)
+    _check_file(engine.url, create)
+    try:
+        return _set_up(engine, create)
+    except Unavailable as error:
+        engine.dispose()
+        reason = str(getattr(error.__cause__, "orig", "")).partition("\n")[0].strip()
+        raise Unavailable(f"{error.message}: {reason}" if reason else error.message) from error
+
+
+def _check_file(url: sa.URL, create: bool) -> None:
+    """Says in words what SQLite would not, and keeps it from making a file."""
+    name = url.database or ""
+    if url.drivername != "sqlite" or name in {"", ":memory:"} or name.startswith("file:"):
+        return
+    if not create and not Path(name).exists():
+        raise NotFound(f"there is no database at {name}")
+    if not Path(name).parent.is_dir():
+        raise Unavailable(
+            f"the fade database cannot be used now: there is no folder {Path(name).parent}"
+        )
+
+
+def _set_up(engine: sa.Engine, create: bool) -> sa.Engine:
     with writing(engine) as connection:
         lock_setup(connection)
         if not sa.inspect(connection).has_table(SCHEMA.name):
+            if not create:
+                engine.dispose()
+                raise NotFound("no server has kept fades or feedback in this database")
             METADATA.create_all(connection)
             for statement in _APPEND_ONLY[engine.dialect.name]:
                 connection.exec_driver_sql(statement)
@@ -146,7 +179,7 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise InvalidArgument("the fade database's URL is not one that can be read") from None
+        raise InvalidArgument(_LIKE) from None
     if parsed.drivername == "sqlite":
         # Statements wait for another process's transaction for so many seconds.
         engine = sa.create_engine(parsed, connect_args={"timeout": 30})
@@ -158,7 +191,7 @@ def _engine(url: str) -> sa.Engine:
             return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         except ModuleNotFoundError:
             raise MissingExtra("postgresql", "a fade database in PostgreSQL") from None
-    raise InvalidArgument("a fade database is sqlite:///… or postgresql://…")
+    raise InvalidArgument(_LIKE)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -25,7 +25,7 @@ from crossfade.serving.lifecycle import dependents, loader
 from crossfade.serving.lifecycle.dependents import Dependents
 from crossfade.serving.lifecycle.ensembles import Ensembles
 from crossfade.serving.lifecycle.loader import Loading
-from crossfade.serving.lifecycle.policies import State
+from crossfade.serving.lifecycle.policies import State, wanted_versions
 from crossfade.serving.lifecycle.served import Served
 from crossfade.serving.lifecycle.transitions import Transitions
 from crossfade.serving.lifecycle.versions import Entry, Found, IndexEntry, Version, mark, read
@@ -174,6 +174,16 @@ class Manager:
             return bool(self._find(ref))
         except Unavailable:
             return False
+
+    def leaves_out(self, name: str, version: int) -> bool:
+        """Whether a version was in the repository at the last look, and is not to be served."""
+        entry = self._entries.get(name)
+        if entry is None or entry.wanted is None or entry.wanted.files.error is not None:
+            return False
+        files = entry.wanted.files
+        return version in files.versions and version not in wanted_versions(
+            files.config, files.versions
+        )
 
     def is_quick(self, name: str) -> bool:
         """Whether every version of a model would now answer at once, without a wait."""

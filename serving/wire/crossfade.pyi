@@ -30,14 +30,16 @@ class ListFadesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ActOnFadeRequest(_message.Message):
-    __slots__ = ("name", "action", "reason")
+    __slots__ = ("name", "action", "reason", "force")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     action: str
     reason: str
-    def __init__(self, name: _Optional[str] = ..., action: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., action: _Optional[str] = ..., reason: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class FadeDocument(_message.Message):
     __slots__ = ("json",)

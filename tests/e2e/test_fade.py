@@ -246,8 +246,10 @@ def test_a_form_that_would_be_missed_is_not_retired(server: ServerProcess) -> No
         "409 the fade is running"
     )
     assert ask(server, "POST", "/v2/fades/turned/actions/promote")["status"] == "PROMOTED"
-    said = ask(server, "POST", "/v2/fades/turned/actions/retire")
-    assert said.startswith("409 'turned_custom' has other names, labels or types than 'turned'")
+    said = ask(server, "POST", "/v2/fades/turned/actions/retire", {"force": "yes"})
+    assert said.startswith("400 'force' must be true or false")
+    said = ask(server, "POST", "/v2/fades/turned/actions/retire", {"force": True})
+    assert said.startswith("409 'turned_custom' is not called as 'turned' is: ")
 
 
 # -- feedback -------------------------------------------------------------------------------------
@@ -364,7 +366,9 @@ def test_a_server_without_its_database_does_not_start(repository: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 1
-    assert done.stderr == "crossfade: the fade database cannot be used now\n"
+    assert done.stderr == (
+        "crossfade: the fade database cannot be used now: there is no folder /nowhere\n"
+    )
 
 
 # -- several servers ------------------------------------------------------------------------------

@@ -294,6 +294,7 @@ def test_a_mirror_is_compared(server: ServerProcess, client: triton.InferenceSer
     assert metrics(server, "crossfade_shadow_latency_ratio_count", member="blue", **labels) == 20
     bucket = "crossfade_shadow_score_difference_bucket"
     assert metrics(server, bucket, le="0", member="blue", **labels) == 20  # y is the same
+    assert metrics(server, "crossfade_split_requests_total", **labels) == 0  # it splits nothing
 
 
 @pytest.mark.parametrize("mirror", ["broken", "nobody"])

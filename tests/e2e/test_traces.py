@@ -238,12 +238,14 @@ def test_a_collector_that_is_not_there(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     server = ServerProcess(
         *("--model-repository", str(models.root), "--otlp-endpoint", f"http://127.0.0.1:{port}"),
-        environment={"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"},
+        environment={"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "2"},
     )
     message = "traces cannot be exported; they are dropped until they can"
     try:
         over_grpc(server, {})
-        server.wait_for(message)
+        line = server.wait_for(message)
+        assert line["endpoint"] == f"http://127.0.0.1:{port}/v1/traces"
+        assert line["reason"] == "Connection refused"
         for _ in range(20):
             over_grpc(server, {})
     finally:

@@ -85,7 +85,7 @@ def test_a_pair_is_compared_counted_kept_and_told(mirror: Mirror, told: Told) ->
     assert (kept.request_id, kept.members, kept.answered_by) == ("7", ("red", "blue"), "red")
     assert kept.latency_ms == (3.0, 6.0)
     assert measured(mirror, "shadow_pairs") == {("blue", "differed"): 1}
-    assert measured(mirror, "shadow_latency_ratio")["blue",] == 1
+    assert measured(mirror, "shadow_latency_ratio") == {("blue",): 1}
 
 
 def test_the_primary_comes_first_whoever_answered(mirror: Mirror, told: Told) -> None:
@@ -96,6 +96,7 @@ def test_the_primary_comes_first_whoever_answered(mirror: Mirror, told: Told) ->
     (pair,) = told.pairs
     assert (pair.first.member, pair.second.member, pair.answered_by) == (0, 1, 1)
     assert measured(mirror, "shadow_pairs") == {("red", "agreed"): 1}
+    assert measured(mirror, "shadow_latency_ratio") == {("red",): 1, ("blue",): 0}
 
 
 @pytest.mark.parametrize("failure", [Unavailable("gone"), RuntimeError("broken")])

@@ -87,6 +87,20 @@ def test_the_picture_is_of_the_record() -> None:
     assert min(heights) < heights[0]  # and had all of the traffic between
 
 
+def test_a_promotion_and_equal_limits_are_seen() -> None:
+    decisions = [*HISTORY[:2], record(2, "advance", Status.PROMOTED, 1, 3000)]
+    root = ET.fromstring(fade_picture.draw(documents.history(a_fade(Status.PROMOTED), decisions)))
+    titled = {
+        circle[0].text: circle.attrib["fill"] for circle in root.iter(f"{SVG}circle") if circle
+    }
+    colours = [titled[f"{what}: because <it> & more"] for what in ("start", "advance", "promote")]
+    assert len(set(colours)) == 3
+    assert {"start", "advance", "promote"} <= {text.text for text in root.iter(f"{SVG}text")}
+    dashed = [each.attrib for each in root.iter(f"{SVG}line") if "stroke-dasharray" in each.attrib]
+    places = {(each["y1"], each["x1"]) for each in dashed}
+    assert len(places) == len(dashed)
+
+
 def test_a_picture_of_a_fade_that_has_just_begun() -> None:
     document_ = documents.history(a_fade(Status.RUNNING), HISTORY[:1])
     root = ET.fromstring(fade_picture.draw(document_))

@@ -84,7 +84,7 @@ HISTORY: Final = Operation(
 ACT: Final = Operation(
     "act_on_fade",
     "Pauses, resumes, promotes, rolls back a fade, or retires its primary.",
-    body={"type": "object", "properties": {"reason": _TEXT}},
+    body={"type": "object", "properties": {"reason": _TEXT, "force": {"type": "boolean"}}},
     optional_body=True,
     answer=_STATUS,
     errors=(409,),

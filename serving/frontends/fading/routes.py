@@ -35,7 +35,12 @@ def table(fades: FadeController | None) -> list[Route]:
     def act(request: HttpRequest, parts: Parts) -> Any:
         body = _body(request) if request.body else {}
         reason = _text(body, "reason") if "reason" in body else ""
-        return desk.needed(fades).act(parts["fade"], parts["action"], reason, desk.actor(request))
+        force = body.get("force", False)
+        if not isinstance(force, bool):
+            raise InvalidArgument("'force' must be true or false")
+        return desk.needed(fades).act(
+            parts["fade"], parts["action"], reason, desk.actor(request), force
+        )
 
     def feedback(request: HttpRequest, parts: Parts) -> Any:
         given = _body(request).get("truths")

@@ -28,7 +28,7 @@ def table(fades: FadeController | None) -> list[Rpc[Any, Any]]:
 
     def act(request: Any, call: Call) -> Any:
         return desk.needed(fades).act(
-            request.name, request.action, request.reason, desk.actor(call)
+            request.name, request.action, request.reason, desk.actor(call), request.force
         )
 
     def record(request: Any, _: Call) -> Any:

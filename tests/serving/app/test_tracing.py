@@ -237,7 +237,7 @@ def test_failures_are_told_once(
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
     caplog.set_level(logging.INFO, "crossfade.serving.app.tracing")
     exporter = Broken()
-    tracer = Tracing(exporter)
+    tracer = Tracing(exporter, endpoint="there")
     plane = DataPlane(manager, tracer)
 
     def told(wanted: list[str]) -> None:
@@ -249,6 +249,7 @@ def test_failures_are_told_once(
 
     failed = "traces cannot be exported"
     told([failed])
+    assert (caplog.records[0].endpoint, caplog.records[0].reason) == ("there", "ConnectionError")
     for _ in range(20):
         assert isinstance(plane.infer([query("a")])[0], InferResponse)
     exporter.broken = False

@@ -22,6 +22,7 @@ from tests import fading
 
 PLAN = "steps: [{traffic_percent: shadow}, {traffic_percent: 100}]"
 ANN = "ann"
+DIGITS = Path(__file__).resolve().parents[3] / "examples" / "digits" / "models"
 
 
 class Server:
@@ -103,6 +104,32 @@ def test_after_a_promotion_either_member_will_do(
         server.fades.act("flowers", "retire", "", ANN)
 
 
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_form_that_only_the_primary_reads_keeps_it_while_clients_send_it(
+    serve: Callable[[], Server], tmp_path: Path, unread: bool
+) -> None:
+    for name, scale in (("digits", ""), ("digits_custom", ", scale: 0.00392156862745098")):
+        source = {"digits": "digits_automl"}.get(name, name)
+        shutil.copytree(DIGITS / source, tmp_path / "models" / name)
+        (tmp_path / "models" / name / "model.yaml").write_text(
+            f"task: classification\npreprocess: {{name: image_bytes{scale}}}\npostprocess: {{}}\n"
+        )
+    server = serve()
+    server.fades.begin("digits", "digits", "digits_custom", PLAN, ANN)
+    with pytest.raises(FailedPrecondition, match=r"is running: .*; promote it first"):
+        server.fades.act("digits", "retire", "", ANN)
+    server.fades.act("digits", "promote", "", ANN)
+    if unread:
+        pixels = RawTensor("image", "UINT8", (1, 32, 32, 3), bytes(3072))
+        (answer,) = server.plane.infer([Query(ModelRef("digits"), [pixels])])
+        assert isinstance(answer, InferResponse)
+        assert server.fades.status("digits")["answered"] == {"unfit": 1}
+        said = r"'digits_custom' does not read .*'image' \(UINT8.* had to answer 1 such requests"
+        with pytest.raises(FailedPrecondition, match=said):
+            server.fades.act("digits", "retire", "", ANN)
+    assert server.fades.act("digits", "retire", "", ANN, force=unread)["status"] == "RETIRED"
+
+
 def test_a_live_fade_without_its_candidate_leaves_the_primary(
     serve: Callable[[], Server], tmp_path: Path
 ) -> None:
@@ -114,6 +141,19 @@ def test_a_live_fade_without_its_candidate_leaves_the_primary(
     assert server.who() == 1
     with pytest.raises(Unavailable):
         server.fades.act("flowers", "promote", "", ANN)
+
+
+def test_a_version_that_is_there_and_not_served(
+    serve: Callable[[], Server], tmp_path: Path
+) -> None:
+    fading.write_version(tmp_path / "models" / "flowers", 2)
+    server = serve()
+    with pytest.raises(FailedPrecondition, match="version 1 of 'flowers' is there but not served"):
+        server.fades.begin("flowers", "1", "2", PLAN, ANN)
+    (tmp_path / "models" / "flowers" / "model.yaml").write_text("version_policy: all\n")
+    server = serve()
+    server.fades.begin("flowers", "1", "2", PLAN, ANN)
+    assert server.who() == 1
 
 
 def test_a_refused_start_leaves_nothing(serve: Callable[[], Server], tmp_path: Path) -> None:

@@ -81,16 +81,30 @@ def test_the_same_form_costs_nothing() -> None:
     adapter = Adapter(model(), dataclasses.replace(model(), version=7))
     request = InferRequest({"x": np.zeros((1, 4), np.float32)})
     assert adapter.request(request) is request
-    assert adapter.is_identity
+    assert adapter.differences == adapter.unread == ()
     response = adapter.response(request, InferResponse({"scores": np.zeros(4)}, model()))
     assert (response.model.name, response.model.version) == ("m", 7)
-    assert not Adapter(model(), model(LABELS[::-1])).is_identity
+    (said,) = Adapter(model(), model(LABELS[::-1])).differences
+    assert said == "the labels of its output 'scores' have another order"
+
+
+def test_what_is_translated_is_said() -> None:
+    member = model(
+        inputs=(TensorSpec("pixels", "FP32", (-1, 4)),),
+        outputs=(TensorSpec("p", "FP64", (-1, 4)),),
+    )
+    assert Adapter(model(), member).differences == (
+        "its input is called 'pixels', clients send 'x'",
+        "its output is called 'p', clients expect 'scores'",
+        "its output 'p' has another type, clients expect FP32",
+    )
 
 
 def test_a_batch_that_only_the_primary_takes() -> None:
     adapter = Adapter(model(), model(max_batch_size=2))
     inputs = {"x": np.zeros((3, 4), np.float32)}
     assert not adapter.takes(InferRequest(inputs, rows=3))
+    assert (adapter.unread, adapter.differences) == (("takes at most 2 rows a request",), ())
     assert adapter.takes(InferRequest(inputs, rows=2))
 
 
@@ -101,6 +115,9 @@ def test_another_form_of_an_input_that_only_the_primary_takes() -> None:
     adapter = Adapter(model(inputs=(image,)), model(inputs=(plain,)))
     assert adapter.takes(InferRequest({"image": np.array([b"png"], np.object_)}))
     assert not adapter.takes(InferRequest({"pixels": np.zeros((1, 2), np.float32)}))
+    assert adapter.differences == ()
+    (said,) = adapter.unread
+    assert said == "does not read the tensor 'pixels' (FP32, [-1, 2]) that 'm' also takes"
     assert Adapter(model(inputs=(image,)), model(inputs=(image,))).takes(
         InferRequest({"pixels": np.zeros((1, 2), np.float32)})
     )

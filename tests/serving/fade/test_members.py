@@ -28,6 +28,9 @@ class Known:
             raise NotFound("no")
         return True
 
+    def leaves_out(self, name: str, version: int) -> bool:
+        return False
+
 
 @given(NAMES, st.one_of(st.none(), st.integers(1, 10**17), st.text(min_size=1, max_size=9)))
 def test_what_is_written_is_read(name: str, which: Any) -> None:

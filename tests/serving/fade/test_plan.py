@@ -46,7 +46,8 @@ def test_a_plan_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a", "valid dictionary"),
+        ("- a", "fade.yaml must be a mapping"),
+        ("false", "fade.yaml must be a mapping"),
         ("alpha: [", "line 1: not YAML"),
         ("alpha: 0.7", "'alpha'"),
         ("stepps: []", "did you mean 'steps'?"),

@@ -241,7 +241,7 @@ def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
             FadeDatabase(url)
 
 
-@pytest.mark.parametrize("wrong", ["", "fades.db", "mysql://host/x", "sqlite+aiosqlite:///x"])
+@pytest.mark.parametrize("wrong", ["", "kept.db", "mysql://host/x", "sqlite+aiosqlite:///x"])
 def test_a_url_that_is_none_is_refused_without_being_quoted(wrong: str) -> None:
     with pytest.raises(InvalidArgument) as found:
         FadeDatabase(wrong)
@@ -256,9 +256,19 @@ def test_a_url_that_is_none_is_refused_without_being_quoted(wrong: str) -> None:
 def test_a_database_that_cannot_be_reached_is_unavailable(gone: str) -> None:
     if gone.startswith("postgresql"):
         pytest.importorskip("psycopg", reason="psycopg is not installed")
-    with pytest.raises(Unavailable) as found:
+    with pytest.raises(Unavailable, match=r"cannot be used now: .") as found:
         FadeDatabase(gone)
     assert "secret" not in found.value.message
+
+
+def test_what_only_reads_makes_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "typo.db"
+    with pytest.raises(NotFound, match=r"there is no database at .*typo\.db"):
+        FadeDatabase(f"sqlite:///{file}", create=False)
+    assert not file.exists()
+    file.touch()
+    with pytest.raises(NotFound, match="no server has kept"):
+        FadeDatabase(f"sqlite:///{file}", create=False)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
