@@ -40,6 +40,9 @@ class Place:
         out, err = self._capsys.readouterr()
         return code, out, err
 
+    def read(self) -> str:
+        return self._capsys.readouterr().out
+
     def files(self, name: str) -> set[str]:
         return {path.name for path in (self.models.root / name).iterdir()}
 
@@ -142,6 +145,42 @@ def test_a_cascade(place: Place) -> None:
     assert code == 0
     assert json.loads(out)["report"]["cost_bound"] <= 3
     assert json.loads(out)["written"] is None
+
+
+def test_inspect_shows_the_values_in_force(place: Place) -> None:
+    def inspect(name: str) -> tuple[int, str]:
+        code = main(["inspect", str(place.models.root / name)])
+        return code, place.read()
+
+    stages = [{"model": "other", "threshold": 0.5}, {"model": "good", "temperature": 1.5}]
+    cascade(place.models, stages=stages, measure="margin")
+    code, out = inspect("c")
+    assert code == 0
+    for line in (
+        "measure    margin",
+        "member     other, threshold 0.5",
+        "member     good, temperature 1.5",
+        "not checked here: whether the members' tensors fit (serve says it)",
+    ):
+        assert f"  {line}\n" in out
+    cascade(place.models, gate="gate.json")
+    code, out = inspect("c")
+    assert code == 1
+    assert "cannot be loaded here: there is no 'gate.json'" in out
+    place.write(*drawn(900))
+    assert place.fit("c", "--max-harm", "0.01")[0] == 0
+    code, out = inspect("c")
+    assert code == 0
+    assert "  measure    maximum; it, thresholds and temperatures from gate.json\n" in out
+    assert place.fit("e")[0] == 0
+    written = json.loads((place.models.root / "e" / "weights.json").read_text())
+    fit = next(c["fit"] for c in written["candidates"] if c["name"] == written["chosen"])
+    code, out = inspect("e")
+    assert code == 0
+    assert f"  rule       {fit['rule']}; it, weights and temperatures from weights.json\n" in out
+    for member, weight in zip(written["members"], fit["weights"], strict=True):
+        told = f"{member['name']}, weight {weight:.4g}, temperature {member['temperature']:.4g}"
+        assert f"  member     {told}\n" in out
 
 
 def test_thresholds_of_the_configuration_are_told(place: Place) -> None:
