@@ -252,7 +252,9 @@ def _gate(
     known = asking.load(section)
     cascade = gate.cascade_of(section, known)
     wanted = (cascade.output, cascade.scores, cascade.labels, budget.least_rows)
-    rows = asking.collect(known, *wanted)
+    harm = budget.harm
+    least_for = f"for --max-harm {harm:g}: give more rows, or a larger --max-harm" if harm else ""
+    rows = asking.collect(known, *wanted, least_for=least_for)
     found = gate.solve(section, known, rows, budget)
     content = found.to_json()
     SolvedGate.from_json(content, rows.names)
