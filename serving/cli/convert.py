@@ -82,7 +82,13 @@ def add(commands: Any) -> None:
         metavar="X",
         help="int8: least share of rows with the same first choice (%(default)g)",
     )
-    option("--timeout-s", type=seconds, default=_DEFAULTS.timeout_s, metavar="S")
+    option(
+        "--timeout-s",
+        type=seconds,
+        default=_DEFAULTS.timeout_s,
+        metavar="S",
+        help="seconds until it gives up (%(default)g)",
+    )
     option("--report", type=Path, metavar="FILE", help="where the report of a rejected one goes")
     option("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
