@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfade.runtimes import registry
+from crossfade.serving.cli import doctor
 from tests.conftest import ServerProcess
 
 
@@ -135,6 +138,18 @@ def test_doctor_says_what_is_there_and_what_is_missing() -> None:
     assert shown.returncode == 0
     for name in ("onnxruntime_onnx", "tensorflow_savedmodel", "tflite", "grpcio", "native"):
         assert name in shown.stdout
+    for name in ("fade", "fusion", "otel", "training"):
+        assert f"feature      {name} " in shown.stdout
+
+
+def test_doctor_finds_what_can_be_imported() -> None:
+    parts = {one["name"]: one for one in json.loads(crossfade("doctor", "--json").stdout)["parts"]}
+    for name, entry in registry.entries().items():
+        assert not entry.extra or entry.extra in doctor._MODULES, name
+    for name, module in (("torch", "torch"), ("onnxruntime_onnx", "onnxruntime")):
+        there = importlib.util.find_spec(module) is not None
+        for platform in (one for one in parts if one.startswith(name)):
+            assert (parts[platform]["version"] is not None) == there, platform
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
