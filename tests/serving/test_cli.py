@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -69,6 +70,13 @@ def test_inspect_tells_what_an_export_is(digits: Path) -> None:
     assert done.returncode == 0, done.stderr
     for part in ("AutoML Vision Edge export", "crossfade[tflite]", "zero, one", "image: UINT8"):
         assert part in done.stdout
+
+
+def test_inspect_names_the_input_that_takes_image_files(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "models" / "digits_automl", tmp_path / "m")
+    (tmp_path / "m" / "model.yaml").write_text("preprocess: {}")
+    done = crossfade("inspect", tmp_path / "m")
+    assert "  processing image files as 'image' (" in done.stdout, done.stderr
 
 
 def test_inspect_as_json_of_a_file(digits: Path) -> None:
