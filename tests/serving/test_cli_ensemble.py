@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from crossfade.ensemble.weights import CANDIDATES
 from crossfade.serving.cli.main import main
 from tests.serving.lifecycle.folders import Repository
 from tests.serving.lifecycle.test_ensembles import ABC, classifier, weighted
@@ -86,11 +87,33 @@ def test_weights_are_written_once_and_predictions_kept(place: Place) -> None:
     assert shares == [1.0, 0.0]
     picture = (place.root / "e.svg").read_text()
     assert picture.startswith("<svg")
+    assert "bars: 2 standard errors to either side" in picture
     assert "good" in picture
     code, out, _ = place.fit("e")
     assert code == 0
     assert "no member was asked" in out
     assert "chosen    best_single: " in out
+    assert "note      60 rows are few: keep the best member unless you have hundreds" in out
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_a_candidate_that_is_asked_for(place: Place, candidate: str) -> None:
+    code, out, _ = place.fit("e", "--candidate", candidate)
+    assert code == 0
+    assert f"chosen    {candidate}: as asked for" in out
+    written = json.loads((place.models.root / "e" / "weights.json").read_text())
+    assert written["chosen"] == candidate
+
+
+def test_weights_that_follow_feedback_do_not_begin_at_stacking(place: Place) -> None:
+    section = {"kind": "weighted", "scores": "probabilities", "adapt": {}}
+    members = [{"model": "good"}, {"model": "other"}]
+    place.models.configure("e", ensemble={**section, "members": members})
+    code, _, err = place.fit("e", "--candidate", "stacking")
+    assert code == 1
+    assert "fit with --candidate convex, or leave adapt out of model.yaml" in err
+    assert place.files("e") == {"model.yaml"}
+    assert place.fit("e", "--candidate", "convex")[0] == 0
 
 
 def test_a_dry_run_writes_nothing(place: Place) -> None:
@@ -205,6 +228,7 @@ def test_thresholds_of_the_configuration_are_told(place: Place) -> None:
         ("unlabelled", [], "has no labels for 'scores'"),
         ("e", ["--max-harm", "0.01"], "--max-harm is not for an ensemble of kind weighted"),
         ("c", ["--plot", "x.svg"], "--plot is not for an ensemble of kind cascade"),
+        ("c", ["--candidate", "convex"], "--candidate is not for an ensemble of kind cascade"),
         ("c", ["--cost", "1"], "--cost needs a number for each of 2 stages"),
         ("c", [], "are needed for --max-harm 0.005: give more rows, or a larger"),
         ("e", ["--data", "nowhere"], "no data at 'nowhere'"),
