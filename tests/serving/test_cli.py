@@ -120,8 +120,10 @@ def test_inspect_of_what_is_no_model(tmp_path: Path) -> None:
     assert "cannot be loaded here" in done.stdout
 
 
-def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
-    server = serve("--model-repository", digits / "models")
+def test_infer(serve: Callable[..., ServerProcess], digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn" / "1").mkdir(parents=True)
+    (tmp_path / "torn" / "1" / "fake.yaml").write_text("inputs: [")
+    server = serve("--model-repository", digits / "models", "--model-repository", tmp_path)
     picture = digits / "images" / "three_0.png"
     to = ("--url", server.grpc)
     done = crossfade("infer", "digits_automl", picture, "--top", "2", *to)
@@ -139,6 +141,9 @@ def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
     assert done.returncode == 1
     assert "how a picture becomes that is not known" in done.stderr
     assert "unknown model" in crossfade("infer", "nope", "{}", *to).stderr
+    said = crossfade("infer", "torn", "{}", *to).stderr
+    assert "'torn' is not at ready state (crossfade models says why)" in said
+    assert "fake.yaml is not YAML" in crossfade("models", "--url", server.grpc).stdout
 
 
 def test_doctor_says_what_is_there_and_what_is_missing() -> None:
