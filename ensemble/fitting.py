@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from crossfade.ensemble.members import Known, Look
 from crossfade.runtimes.core.errors import CrossfadeError, FailedPrecondition, Unavailable
 from crossfade.runtimes.core.model import TensorSpec
 
 Shape = tuple[int, ...]
+_AS_FILES: Final = "give both models preprocess: {name: image_bytes} (docs/preprocessing.md)"
 
 
 def present(members: Sequence[tuple[str, Look]]) -> list[Known]:
@@ -63,9 +65,11 @@ def _joined(one: tuple[TensorSpec, str], other: tuple[TensorSpec, str]) -> Tenso
     (a, of_a), (b, of_b) = one, other
     shape = intersection(a.shape, b.shape)
     if a.dtype != b.dtype or (shape is None and a.shape is not None):
+        pictures = any(spec.shape is not None and len(spec.shape) == 4 for spec in (a, b))
         raise FailedPrecondition(
             f"input '{a.name}' is {describe(a)} for member '{of_a}' and {describe(b)} for"
             f" '{of_b}'; if they are different tensors, map one of them to another name"
+            + ("; if both are pictures, " + _AS_FILES if pictures else "")
         )
     return dataclasses.replace(
         a,

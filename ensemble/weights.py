@@ -169,6 +169,7 @@ def learn_weights(
     *,
     folds: int = 5,
     seed: int = 0,
+    candidate: str | None = None,
 ) -> WeightsReport:
     """Calibrates the members, fits every candidate, and takes the simplest good one.
 
@@ -185,9 +186,11 @@ def learn_weights(
         names: of the members.
         folds: of both cross-validations; each class is spread evenly over them.
         seed: of the folds.
+        candidate: is taken instead of the simplest good one; the others are reported.
 
     Raises:
-        InvalidArgument: shapes, indexes or numbers that do not fit, or fewer rows than two a fold.
+        InvalidArgument: shapes, indexes or numbers that do not fit, or fewer rows than two a fold,
+            or no such candidate.
     """
     z = np.asarray(logs, np.float64)
     y = np.asarray(labels)
@@ -198,6 +201,8 @@ def learn_weights(
     inside = y.dtype.kind in "iu" and y.shape == z.shape[1:2]
     if not inside or not np.all((y >= 0) & (y < z.shape[2])):
         raise InvalidArgument("labels must be one class index for each row")
+    if candidate is not None and candidate not in CANDIDATES:
+        raise InvalidArgument(f"candidates are {', '.join(CANDIDATES)}, not '{candidate}'")
     if len(y) < 2 * folds:
         raise InvalidArgument(f"{folds} folds need at least {2 * folds} labelled rows")
     z, y = log_softmax(z), y.astype(np.intp)
@@ -207,7 +212,7 @@ def learn_weights(
     nested = np.zeros(len(y))
     for held_out in _folds(y, folds, rng):
         rest = np.setdiff1d(np.arange(len(y)), held_out)
-        chosen = _simplest(_cross_validate(z[:, rest], y[rest], folds, rng).losses)
+        chosen = candidate or _simplest(_cross_validate(z[:, rest], y[rest], folds, rng).losses)
         learner = _Learner.on(z[:, rest], y[rest])
         predicted = learner.fit(chosen).predict(learner.calibrate(z[:, held_out]))
         nested[held_out] = log_loss(predicted, y[held_out])
@@ -235,7 +240,7 @@ def learn_weights(
             )
             for name, losses in inner.losses.items()
         ),
-        chosen=_simplest(inner.losses),
+        chosen=candidate or _simplest(inner.losses),
         nested_log_loss=float(nested.mean()),
     )
 

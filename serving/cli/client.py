@@ -57,7 +57,17 @@ class Client:
         except self._grpc.RpcError as error:
             if error.code() is self._grpc.StatusCode.UNAVAILABLE and "connect" in error.details():
                 raise Unavailable(f"no server answers at {self._url}: is it running?") from None
-            raise InvalidArgument(f"{error.code().name}: {error.details()}") from None
+            said = f"{error.code().name}: {error.details()}{self._remedy(error)}"
+            raise InvalidArgument(said) from None
+
+    def _remedy(self, error: Any) -> str:
+        """What a user of the command line can do about an error, where that is known."""
+        codes = self._grpc.StatusCode
+        if error.code() is codes.UNAVAILABLE and "not at ready state" in error.details():
+            return " (crossfade models says why)"
+        if error.code() is codes.UNAUTHENTICATED and not self._metadata:
+            return "; set the environment variable CROSSFADE_TOKEN"
+        return ""
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
-import re
-import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 from crossfade import __version__
@@ -17,6 +17,32 @@ from crossfade.runtimes import registry
 from crossfade.serving.app import transports
 
 _NATIVE: Final = "crossfade-native"
+# What each extra brings: modules, and the distributions that they may come from.
+_MODULES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "onnx": {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")},
+    "tensorrt": {"tensorrt": ("tensorrt",), "cuda.bindings": ("cuda-bindings",)},
+    "tflite": {"ai_edge_litert": ("ai-edge-litert",)},
+    "tensorflow": {"tensorflow": ("tensorflow-cpu", "tensorflow")},
+    "torch": {"torch": ("torch",)},
+    "vertex": {"google.auth": ("google-auth",)},
+    "fade": {"sqlalchemy": ("sqlalchemy",)},
+    "fusion": {"onnx": ("onnx",), "onnx_ir": ("onnx-ir",)},
+    "otel": {
+        "opentelemetry.sdk": ("opentelemetry-sdk",),
+        "opentelemetry.exporter.otlp.proto.http": ("opentelemetry-exporter-otlp-proto-http",),
+    },
+    "training": {
+        "torch": ("torch",),
+        "lightgbm": ("lightgbm",),
+        "matplotlib": ("matplotlib",),
+        "onnxscript": ("onnxscript",),
+        "optuna": ("optuna",),
+        "safetensors": ("safetensors",),
+        "sklearn": ("scikit-learn",),
+        "tensorboardX": ("tensorboardX",),
+    },
+}
+_FEATURES: Final = ("fade", "fusion", "otel", "training")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +50,7 @@ class Part:
     """One thing that may be there.
 
     Attributes:
-        kind: ``runtime`` or ``transport``.
+        kind: ``runtime``, ``transport`` or ``feature``.
         version: of what it needs; ``None`` if that is not installed.
         remedy: what to do about that.
     """
@@ -55,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         "machine": f"{platform.system()} {platform.machine()}, {cores} cores",
         "transport": transports.automatic(),
     }
-    parts = [*_transports(), *_runtimes()]
+    parts = [*_transports(), *_runtimes(), *(_part("feature", one, one) for one in _FEATURES)]
     if options.json:
         print(json.dumps({**machine, "parts": [dataclasses.asdict(part) for part in parts]}))
         return 0
@@ -85,25 +111,31 @@ def _runtimes() -> list[Part]:
         if not entry.extra:
             found.append(Part("runtime", name, "needs nothing"))
             continue
-        installed = [f"{each} {_version(each)}" for each in _libraries(entry.extra)]
-        remedy = f"pip install 'crossfade[{entry.extra}]'"
-        found.append(Part("runtime", name, ", ".join(installed) or None, remedy))
+        found.append(_part("runtime", name, entry.extra))
     return found
 
 
-def _libraries(extra: str) -> list[str]:
-    """Those distributions of an optional dependency that are installed, each once."""
+def _part(kind: str, name: str, extra: str) -> Part:
+    """One thing that an extra brings; it is there if all of its modules are."""
+    wanted = _MODULES.get(extra, {})
+    missing = [module for module in wanted if not _is_there(module)]
+    remedy = f"pip install 'crossfade[{extra}]'"
+    if missing or not wanted:
+        lacking = f" (no {', '.join(missing)})" if len(missing) < len(wanted) else ""
+        return Part(kind, name, None, remedy + lacking)
+    versions = []
+    for module, distributions in wanted.items():
+        version = next(filter(None, map(_version, distributions)), "of unknown version")
+        versions.append(f"{module} {version}")
+    return Part(kind, name, ", ".join(versions), remedy)
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module can be found; it is not imported, which may take seconds."""
     try:
-        needs = importlib.metadata.requires("crossfade") or []
-    except importlib.metadata.PackageNotFoundError:
-        sys.stderr.write("crossfade: it runs from its sources and is not installed\n")
-        return []
-    names = [
-        re.split(r"[^\w.-]", need)[0]
-        for need in needs
-        if re.search(rf"extra == ['\"]{extra}['\"]", need)
-    ]
-    return [name for name in dict.fromkeys(names) if _version(name) is not None]
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a package that it is in is missing, or broken
+        return False
 
 
 def _version(distribution: str) -> str | None:

@@ -113,6 +113,12 @@ def _weights_options(parser: argparse.ArgumentParser) -> None:
         help="learn although no row has some label: a class named background, say",
     )
 
+    option(
+        "--candidate",
+        choices=("best_single", "uniform", "greedy", "convex", "stacking"),
+        help="take this one's weights; weights that follow feedback begin at any but stacking's",
+    )
+
 
 def _cascade_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cascades")
@@ -200,7 +206,12 @@ def _check(options: argparse.Namespace, section: config.Ensemble | None) -> None
         )
     cascade = isinstance(section, config.Cascade)
     for_other = (
-        {"--plot": options.plot, "--allow-unseen": options.allow_unseen, "--output": options.output}
+        {
+            "--plot": options.plot,
+            "--allow-unseen": options.allow_unseen,
+            "--output": options.output,
+            "--candidate": options.candidate,
+        }
         if cascade
         else {
             "--max-harm": options.max_harm,
@@ -226,7 +237,9 @@ def _weights(
     rows = asking.collect(known, output, pool.members, pool.labels, weights.LEAST_ROWS)
     if sys.stderr.isatty():
         sys.stderr.write("learning weights ...\n")
-    found = weights.learn(pool, rows, allow_unseen=options.allow_unseen)
+    found = weights.learn(
+        pool, rows, allow_unseen=options.allow_unseen, candidate=options.candidate
+    )
     content = found.to_json()
     # As the server will read it; what it would refuse is not written.
     weighted(section, Learned.read(content, rows.names)).pools(known)
@@ -252,7 +265,9 @@ def _gate(
     known = asking.load(section)
     cascade = gate.cascade_of(section, known)
     wanted = (cascade.output, cascade.scores, cascade.labels, budget.least_rows)
-    rows = asking.collect(known, *wanted)
+    harm = budget.harm
+    least_for = f"for --max-harm {harm:g}: give more rows, or a larger --max-harm" if harm else ""
+    rows = asking.collect(known, *wanted, least_for=least_for)
     found = gate.solve(section, known, rows, budget)
     content = found.to_json()
     SolvedGate.from_json(content, rows.names)

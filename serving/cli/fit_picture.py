@@ -101,6 +101,7 @@ def _candidates(found: LearnedWeights, top: float) -> Iterable[str]:
     left = _LEFT + _NAMES
     x = svg.Scale(low, high, left, left + _CANDIDATES)
     yield svg.text(_LEFT, top + 12, "log-loss above the best candidate's, nats", weight="bold")
+    yield svg.text(_LEFT + 290, top + 12, f"bars: {_ERRORS} standard errors to either side")
     bottom = top + 30 + _ROW * len(report.candidates)
     yield svg.line(x(0), top + 24, x(0), bottom, "#57606a", dash="5 4")
     for at, one in enumerate(report.candidates):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -24,6 +25,7 @@ from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.exports.unpack import SUFFIXES
 from crossfade.serving.lifecycle.loader import find_artifact, interpreter
+from crossfade.serving.processing.images import find
 from crossfade.serving.repository import lineage
 from crossfade.serving.repository.folders import read_folder
 
@@ -117,7 +119,7 @@ def _report(
         "labels_source": found.labels_source,
         "preprocessing": [dataclasses.asdict(fact) for fact in found.preprocessing],
         "signatures": found.signatures,
-        "processing": _processing(config),
+        "processing": _processing(config, {}),
         "nodes": {},
         "instance": [dataclasses.asdict(column) for column in found.instance],
         "prediction": list(found.prediction),
@@ -180,15 +182,21 @@ def _load(export: Export, found: Findings, report: dict[str, Any], config: Model
         return
     report["signatures"] = {n: _signature(s) for n, s in signatures.items()}
     report["nodes"] = dict(nodes)
+    report["processing"] = _processing(config, signatures)
 
 
-def _processing(config: ModelConfig) -> str:
+def _processing(config: ModelConfig, signatures: Mapping[str, Signature]) -> str:
     """What a configuration has done around the model, in one line; empty for nothing."""
     parts = []
     if (pre := config.preprocess) is not None:
+        name = pre.name
+        for signature in signatures.values() if not name else ():
+            with contextlib.suppress(CrossfadeError):  # it has no picture
+                name = find(pre, signature.inputs).name
+        where = f" as '{name}'" if name else ""
         how = f"{pre.resize.filter}, {pre.resize.fit}"
         values = ", normalised" if pre.normalizes else ""
-        parts.append(f"image files as '{pre.name or 'the picture input'}' ({how}{values})")
+        parts.append(f"image files{where} ({how}{values})")
     if config.task is not None:
         answers = "answers" if config.postprocess is not None else "the model's own outputs"
         parts.append(f"task {config.task} ({answers})")

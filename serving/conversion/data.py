@@ -255,7 +255,7 @@ def read_label_texts(path: Path, rows: Rows) -> list[str | None]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
     except OSError as error:
-        raise NotFound(f"the labels cannot be read: {error.strerror}") from None
+        raise NotFound(f"the labels '{path.name}' cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error):
         raise InvalidArgument(f"'{path.name}' is not a CSV that can be read") from None
     if not lines or "label" not in lines[0]:

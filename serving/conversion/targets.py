@@ -66,6 +66,8 @@ def steps(platform: str, target: str) -> Sequence[str]:
             f"a model of platform '{platform}' cannot become {target}; it can become "
             + ", ".join(ways)
         )
+    tflite = "; serve a TFLite model as it is, or export it as a SavedModel"
     raise InvalidArgument(
         f"models of platform '{platform}' are not converted; those of {', '.join(STEPS)} are"
+        + (tflite if platform == "tflite" else "")
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from crossfade.ensemble.solved import SolvedGate
 from crossfade.ensemble.weights import Candidate, WeightsReport
 from crossfade.serving.fitting.sample import Sample
 from crossfade.serving.fitting.weights import LearnedWeights
+
+_FEW_ROWS: Final = 200
 
 
 def plain(name: str, kind: str, sample: Sample, found: LearnedWeights | SolvedGate) -> Any:
@@ -60,13 +62,20 @@ def of_weights(name: str, sample: Sample, found: LearnedWeights) -> str:
             for one in report.candidates
         ],
     )
-    return "\n".join([*lines, "", *_choice(report)]) + "\n"
+    lines += ["", *_choice(report, found.asked_for)]
+    if sample.rows < _FEW_ROWS:
+        lines.append(
+            f"note      {sample.rows} rows are few: keep the best member unless you have hundreds"
+        )
+    return "\n".join(lines) + "\n"
 
 
-def _choice(report: WeightsReport) -> Iterator[str]:
+def _choice(report: WeightsReport, asked_for: bool) -> Iterator[str]:
     chosen = _named(report, report.chosen)
     best = min(report.candidates, key=lambda one: one.log_loss)
-    if chosen is best:
+    if asked_for:
+        why = f"as asked for; {best.name} has the least log-loss"
+    elif chosen is best:
         why = "the least log-loss; no simpler one is within one standard error of it"
         if chosen is report.candidates[0]:
             why = "the least log-loss, and the simplest"

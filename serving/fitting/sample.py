@@ -122,6 +122,8 @@ class Asking:
         scores: Sequence[MemberScores],
         labels: Sequence[str],
         least: int,
+        *,
+        least_for: str = "",
     ) -> Sample:
         """Reads data and labels, and has every member answer.
 
@@ -131,6 +133,7 @@ class Asking:
             scores: what those of each member are.
             labels: of the ensemble, in index order.
             least: rows that are needed.
+            least_for: for what, and what else would help.
 
         Raises:
             NotFound, InvalidArgument: the data or labels cannot be read, do not fit the ensemble,
@@ -138,7 +141,7 @@ class Asking:
             FailedPrecondition: a member answers no row.
         """
         rows, truth, unlabelled = self._labelled(members, labels)
-        _enough(len(truth), least, "labelled rows")
+        _enough(len(truth), least, "labelled rows", least_for)
         marked, asked = cache.digest(rows.inputs), 0
         found = []
         for member, declared in zip(members, scores, strict=True):
@@ -162,7 +165,7 @@ class Asking:
             if not one.answered.all()
         }
         reasons = "; ".join(f"'{name}' fails: {one.reason}" for name, one in failed.items())
-        _enough(int(good.sum()), least, "rows that all members answer", reasons)
+        _enough(int(good.sum()), least, "rows that all members answer", least_for, reasons)
         return Sample(
             tuple(member.name for member in members),
             tuple(one.scores[good] for one in found),
@@ -212,10 +215,11 @@ def _truth(path: Path, rows: Rows, labels: Sequence[str]) -> npt.NDArray[np.intp
     return np.array([-1 if label is None else place[label] for label in named], np.intp)
 
 
-def _enough(rows: int, least: int, what: str, why: str = "") -> None:
+def _enough(rows: int, least: int, what: str, least_for: str, why: str = "") -> None:
     if rows < least:
         because = f" ({why})" if why else ""
-        raise InvalidArgument(f"there are {rows} {what}, but {least} are needed{because}")
+        needed = f"{least} are needed {least_for}".rstrip()
+        raise InvalidArgument(f"there are {rows} {what}, but {needed}{because}")
 
 
 def _listed(labels: Sequence[str]) -> str:

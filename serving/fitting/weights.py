@@ -29,11 +29,13 @@ class LearnedWeights:
     Attributes:
         labels: of the ensemble, the order of a bias.
         logs: [M, N, C] log-scores as the members answer, labels aligned.
+        asked_for: the candidate was not chosen but given.
     """
 
     report: WeightsReport
     labels: tuple[str, ...]
     logs: Floats
+    asked_for: bool = False
 
     def to_json(self) -> str:
         """The content of ``weights.json``."""
@@ -65,8 +67,10 @@ def pool_of(
     return output, Combination(plain, (1 / len(plain),) * len(plain), Rule.PROBABILITY)
 
 
-def learn(pool: Combination, sample: Sample, *, allow_unseen: bool) -> LearnedWeights:
-    """Learns weights.
+def learn(
+    pool: Combination, sample: Sample, *, allow_unseen: bool, candidate: str | None = None
+) -> LearnedWeights:
+    """Learns weights; those of a candidate, if one is given.
 
     Raises:
         InvalidArgument: too few rows, or a label that no row has.
@@ -78,5 +82,5 @@ def learn(pool: Combination, sample: Sample, *, allow_unseen: bool) -> LearnedWe
             " it; add such rows, or --allow-unseen where none will come"
         )
     logs = pool.log_scores(sample.scores)
-    report = learn_weights(logs, sample.truth, sample.names, folds=FOLDS)
-    return LearnedWeights(report, pool.labels, np.asarray(logs))
+    report = learn_weights(logs, sample.truth, sample.names, folds=FOLDS, candidate=candidate)
+    return LearnedWeights(report, pool.labels, np.asarray(logs), candidate is not None)

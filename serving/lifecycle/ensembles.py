@@ -79,8 +79,8 @@ def weighted(section: config.Weighted, learned: Learned | None = None) -> Weight
     """
     if section.adapt is not None and learned and learned.rule is not Rule.PROBABILITY:
         raise FailedPrecondition(
-            f"{FILE}: a fit that chose the rule {learned.rule.value} (stacking) cannot adapt; leave"
-            " adapt out of model.yaml"
+            f"{FILE}: a fit that chose the rule {learned.rule.value} (stacking) cannot adapt; fit"
+            " with --candidate convex, or leave adapt out of model.yaml"
         )
     voices = tuple(
         Voice(

@@ -280,22 +280,20 @@ class Manager:
     def index(self) -> list[IndexEntry]:
         """Every model in the repository or loaded from it, with the state of each version."""
         lines: list[IndexEntry] = []
-        for name in sorted({*self._names(), *self._entries}):
+        asked_for = {*self._names(), *self._startup} - {"*"}
+        for name in sorted({*asked_for, *self._entries}):
             entry = self._entries.get(name)
-            reason = entry.error if entry else ""
-            lines += self.states(name) or [IndexEntry(name, None, None, reason)]
+            states = self.states(name)
+            # A name that is nowhere but in an ensemble is forgotten with the ensemble.
+            if not states and (name in asked_for or self._dependents.of(name)):
+                states = [IndexEntry(name, None, None, entry.error if entry else "")]
+            lines += states
         return lines
 
     def states(self, name: str) -> list[IndexEntry]:
         """The states of a model's versions, without a look at the repository; unknown: none."""
         entry = self._entries.get(name)
-        versions = sorted(entry.versions, key=lambda v: v.version) if entry else []
-        again = {v.version for v in versions if v.state is not State.END or v.failed}
-        return [
-            IndexEntry(name, v.version, v.state, v.reason, v.failed)
-            for v in versions  # but those unloaded and there again
-            if v.state is not State.END or v.failed or v.version not in again
-        ]
+        return entry.index() if entry else []
 
     def served(self) -> list[Served]:
         """All versions that take traffic, by name and version."""

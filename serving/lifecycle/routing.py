@@ -61,17 +61,17 @@ def cascade(section: config.Cascade, name: str, folder: Path) -> CascadeKind:
         LoadFailed: there is no such report, or it is for another number of stages.
     """
     stages, names = section.stages, _names(section)
-    solved = _solved(folder, section.gate, names) if section.gate is not None else None
+    gate = solved(folder, section.gate, names, name) if section.gate is not None else None
     thresholds = [stage.threshold for stage in stages]
     measure = Measure(section.measure or Measure.MAXIMUM.value)
     expected: list[Expected | None] = [None] * len(stages)
     temperatures = [stage.temperature for stage in stages]
-    if solved is not None:
-        report = solved.report
+    if gate is not None:
+        report = gate.report
         thresholds, measure = [report.threshold] * len(stages), report.measure
         expected = [*expected_of(report), None]
         temperatures = [
-            solved.temperatures.get(stage_name, own)
+            gate.temperatures.get(stage_name, own)
             for stage_name, own in zip(names, temperatures, strict=True)
         ]
     return CascadeKind(
@@ -102,11 +102,27 @@ def key_of(section: config.SplitKey | None) -> Key | None:
     return Key(KeySource(source), name)
 
 
-def _solved(folder: Path, name: str, stages: Sequence[str]) -> SolvedGate:
+def solved(folder: Path, file: str, stages: Sequence[str], name: str) -> SolvedGate:
+    """The gate that was solved for these stages.
+
+    Args:
+        folder: where it is.
+        file: its name there.
+        stages: their names.
+        name: of the ensemble.
+
+    Raises:
+        LoadFailed: there is none, or it is no such report, or one of other stages.
+    """
     try:
-        with (folder / name).open("rb") as file:
-            return SolvedGate.from_json(file.read(_MAX_GATE_BYTES).decode(), stages)
+        with (folder / file).open("rb") as opened:
+            return SolvedGate.from_json(opened.read(_MAX_GATE_BYTES).decode(), stages)
+    except FileNotFoundError:
+        raise LoadFailed(
+            f"there is no '{file}' in the ensemble's folder: crossfade ensemble fit {name} writes"
+            " it; or give each stage but the last a threshold"
+        ) from None
     except (OSError, UnicodeDecodeError):
-        raise LoadFailed(f"the gate's report '{name}' cannot be read") from None
+        raise LoadFailed(f"the gate's report '{file}' cannot be read") from None
     except CrossfadeError as error:
-        raise LoadFailed(f"'{name}': {error.message}") from None
+        raise LoadFailed(f"'{file}': {error.message}") from None

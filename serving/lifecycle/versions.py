@@ -12,7 +12,7 @@ from crossfade.runtimes.core.model import ModelMetadata
 from crossfade.serving.config.model_config import ModelConfig
 from crossfade.serving.lifecycle.policies import Snapshot, State, wanted_versions
 from crossfade.serving.lifecycle.served import Served
-from crossfade.serving.repository.layout import ModelFiles
+from crossfade.serving.repository.layout import OWN_CONFIG, TRITON_CONFIG, ModelFiles
 from crossfade.serving.repository.source import Source
 
 _log = logging.getLogger(__name__)
@@ -111,11 +111,35 @@ class Entry:
         newest = max((*live, *evicted), default=0)
         self.routing = Routing(live, labels, live.get(newest), evicted)
 
+    def index(self) -> list[IndexEntry]:
+        """Where each version is and, of the newest files that were refused, why."""
+        versions = sorted(self.versions, key=lambda v: v.version)
+        again = {v.version for v in versions if v.state is not State.END or v.failed}
+        live = {v.version for v in versions if v.state is State.AVAILABLE}
+        refused = {v.version: v.reason for v in versions if v.failed}
+        lines = []
+        for v in versions:
+            if v.state is State.END and v.version in (live if v.failed else again):
+                continue  # unloaded and there again, or told where its predecessor serves
+            reason = self.error if v.failed and self.error else v.reason
+            if v.state is State.AVAILABLE and (why := self.error or refused.get(v.version)):
+                reason = f"{_refused(why)}; the one before serves"
+            lines.append(IndexEntry(self.name, v.version, v.state, reason, v.failed))
+        return lines
+
     def note(self, error: str) -> None:
         """Keeps, and logs once, why the model is not what its files ask for."""
         if error and error != self.error:
             _log.error("model not updated", extra={"model": self.name, "reason": error})
         self.error = error
+
+
+def _refused(reason: str) -> str:
+    """A reason as a sentence about the configuration, if that is what it names, or the files."""
+    for file in (OWN_CONFIG, TRITON_CONFIG):
+        if reason.startswith(file):
+            return f"{file} refused{reason.removeprefix(file)}"
+    return f"new files refused: {reason}"
 
 
 def read(sources: Sequence[Source], name: str, override: ModelConfig | None = None) -> Found:

@@ -132,6 +132,11 @@ def _only(signature: Signature, what: str) -> str:
     every = [spec.name for spec in signature.inputs if not spec.cells]
     needed = [spec.name for spec in signature.inputs if not spec.optional] or every
     if len(needed) != 1:
+        column = next((spec.name for spec in signature.inputs if spec.cells), None)
+        if column is not None:
+            raise InvalidArgument(
+                f'{what}: send objects with a value for each column, {{"{escape(column)}": …}}'
+            )
         shown = ", ".join(escape(name) for name in every)
         raise InvalidArgument(f"{what}, but the signature has several inputs: {shown}")
     return needed[0]

@@ -203,6 +203,13 @@ def test_the_command_line_client_over_tls_with_a_token(
         check=True,
     )
     assert json.loads(done.stdout)["outputs"] == {"x": [[1, 2]]}
+    command = [sys.executable, "-m", "crossfade", "models", "--url", server.grpc]
+    command += ["--tls-ca", str(pems["ca"])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": ""}, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "; set the environment variable CROSSFADE_TOKEN" in done.stderr
 
 
 def test_a_caller_that_calls_too_often(serve: Serve, models: Path) -> None:

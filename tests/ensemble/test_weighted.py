@@ -161,6 +161,10 @@ def test_the_time_of_a_member_is_bounded() -> None:
             echo(ABC, inputs=[TensorSpec("x", "FP32", (-1, 4))]),
             r"input 'x' is FP32 \[-1, 3\] for member 'one' and FP32 \[-1, 4\] for 'two'",
         ),
+        (
+            echo(ABC, inputs=[TensorSpec("x", "UINT8", (-1, 8, 8, 3))]),
+            r"; if both are pictures, give both models preprocess: \{name: image_bytes\}",
+        ),
         (echo(ABC, outputs=[TensorSpec("scores", "FP32", (-1, 2, 3))]), "has shape"),
     ],
 )

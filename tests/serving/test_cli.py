@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfade.runtimes import registry
+from crossfade.serving.cli import doctor
 from tests.conftest import ServerProcess
 
 
@@ -68,6 +72,13 @@ def test_inspect_tells_what_an_export_is(digits: Path) -> None:
         assert part in done.stdout
 
 
+def test_inspect_names_the_input_that_takes_image_files(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "models" / "digits_automl", tmp_path / "m")
+    (tmp_path / "m" / "model.yaml").write_text("preprocess: {}")
+    done = crossfade("inspect", tmp_path / "m")
+    assert "  processing image files as 'image' (" in done.stdout, done.stderr
+
+
 def test_inspect_as_json_of_a_file(digits: Path) -> None:
     path = digits / "models" / "digits_custom" / "1" / "model.onnx"
     (report,) = json.loads(crossfade("inspect", path, "--json").stdout)
@@ -109,8 +120,10 @@ def test_inspect_of_what_is_no_model(tmp_path: Path) -> None:
     assert "cannot be loaded here" in done.stdout
 
 
-def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
-    server = serve("--model-repository", digits / "models")
+def test_infer(serve: Callable[..., ServerProcess], digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn" / "1").mkdir(parents=True)
+    (tmp_path / "torn" / "1" / "fake.yaml").write_text("inputs: [")
+    server = serve("--model-repository", digits / "models", "--model-repository", tmp_path)
     picture = digits / "images" / "three_0.png"
     to = ("--url", server.grpc)
     done = crossfade("infer", "digits_automl", picture, "--top", "2", *to)
@@ -128,6 +141,9 @@ def test_infer(serve: Callable[..., ServerProcess], digits: Path) -> None:
     assert done.returncode == 1
     assert "how a picture becomes that is not known" in done.stderr
     assert "unknown model" in crossfade("infer", "nope", "{}", *to).stderr
+    said = crossfade("infer", "torn", "{}", *to).stderr
+    assert "'torn' is not at ready state (crossfade models says why)" in said
+    assert "fake.yaml is not YAML" in crossfade("models", "--url", server.grpc).stdout
 
 
 def test_doctor_says_what_is_there_and_what_is_missing() -> None:
@@ -135,6 +151,18 @@ def test_doctor_says_what_is_there_and_what_is_missing() -> None:
     assert shown.returncode == 0
     for name in ("onnxruntime_onnx", "tensorflow_savedmodel", "tflite", "grpcio", "native"):
         assert name in shown.stdout
+    for name in ("fade", "fusion", "otel", "training"):
+        assert f"feature      {name} " in shown.stdout
+
+
+def test_doctor_finds_what_can_be_imported() -> None:
+    parts = {one["name"]: one for one in json.loads(crossfade("doctor", "--json").stdout)["parts"]}
+    for name, entry in registry.entries().items():
+        assert not entry.extra or entry.extra in doctor._MODULES, name
+    for name, module in (("torch", "torch"), ("onnxruntime_onnx", "onnxruntime")):
+        there = importlib.util.find_spec(module) is not None
+        for platform in (one for one in parts if one.startswith(name)):
+            assert (parts[platform]["version"] is not None) == there, platform
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from crossfade.ensemble.weights import CANDIDATES
 from crossfade.serving.cli.main import main
 from tests.serving.lifecycle.folders import Repository
 from tests.serving.lifecycle.test_ensembles import ABC, classifier, weighted
@@ -39,6 +40,9 @@ class Place:
         )
         out, err = self._capsys.readouterr()
         return code, out, err
+
+    def read(self) -> str:
+        return self._capsys.readouterr().out
 
     def files(self, name: str) -> set[str]:
         return {path.name for path in (self.models.root / name).iterdir()}
@@ -83,11 +87,33 @@ def test_weights_are_written_once_and_predictions_kept(place: Place) -> None:
     assert shares == [1.0, 0.0]
     picture = (place.root / "e.svg").read_text()
     assert picture.startswith("<svg")
+    assert "bars: 2 standard errors to either side" in picture
     assert "good" in picture
     code, out, _ = place.fit("e")
     assert code == 0
     assert "no member was asked" in out
     assert "chosen    best_single: " in out
+    assert "note      60 rows are few: keep the best member unless you have hundreds" in out
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_a_candidate_that_is_asked_for(place: Place, candidate: str) -> None:
+    code, out, _ = place.fit("e", "--candidate", candidate)
+    assert code == 0
+    assert f"chosen    {candidate}: as asked for" in out
+    written = json.loads((place.models.root / "e" / "weights.json").read_text())
+    assert written["chosen"] == candidate
+
+
+def test_weights_that_follow_feedback_do_not_begin_at_stacking(place: Place) -> None:
+    section = {"kind": "weighted", "scores": "probabilities", "adapt": {}}
+    members = [{"model": "good"}, {"model": "other"}]
+    place.models.configure("e", ensemble={**section, "members": members})
+    code, _, err = place.fit("e", "--candidate", "stacking")
+    assert code == 1
+    assert "fit with --candidate convex, or leave adapt out of model.yaml" in err
+    assert place.files("e") == {"model.yaml"}
+    assert place.fit("e", "--candidate", "convex")[0] == 0
 
 
 def test_a_dry_run_writes_nothing(place: Place) -> None:
@@ -144,6 +170,42 @@ def test_a_cascade(place: Place) -> None:
     assert json.loads(out)["written"] is None
 
 
+def test_inspect_shows_the_values_in_force(place: Place) -> None:
+    def inspect(name: str) -> tuple[int, str]:
+        code = main(["inspect", str(place.models.root / name)])
+        return code, place.read()
+
+    stages = [{"model": "other", "threshold": 0.5}, {"model": "good", "temperature": 1.5}]
+    cascade(place.models, stages=stages, measure="margin")
+    code, out = inspect("c")
+    assert code == 0
+    for line in (
+        "measure    margin",
+        "member     other, threshold 0.5",
+        "member     good, temperature 1.5",
+        "not checked here: whether the members' tensors fit (serve says it)",
+    ):
+        assert f"  {line}\n" in out
+    cascade(place.models, gate="gate.json")
+    code, out = inspect("c")
+    assert code == 1
+    assert "cannot be loaded here: there is no 'gate.json'" in out
+    place.write(*drawn(900))
+    assert place.fit("c", "--max-harm", "0.01")[0] == 0
+    code, out = inspect("c")
+    assert code == 0
+    assert "  measure    maximum; it, thresholds and temperatures from gate.json\n" in out
+    assert place.fit("e")[0] == 0
+    written = json.loads((place.models.root / "e" / "weights.json").read_text())
+    fit = next(c["fit"] for c in written["candidates"] if c["name"] == written["chosen"])
+    code, out = inspect("e")
+    assert code == 0
+    assert f"  rule       {fit['rule']}; it, weights and temperatures from weights.json\n" in out
+    for member, weight in zip(written["members"], fit["weights"], strict=True):
+        told = f"{member['name']}, weight {weight:.4g}, temperature {member['temperature']:.4g}"
+        assert f"  member     {told}\n" in out
+
+
 def test_thresholds_of_the_configuration_are_told(place: Place) -> None:
     stages = [{"model": "other", "threshold": 0.5}, {"model": "good"}]
     cascade(place.models, stages=stages, measure="margin")
@@ -166,10 +228,11 @@ def test_thresholds_of_the_configuration_are_told(place: Place) -> None:
         ("unlabelled", [], "has no labels for 'scores'"),
         ("e", ["--max-harm", "0.01"], "--max-harm is not for an ensemble of kind weighted"),
         ("c", ["--plot", "x.svg"], "--plot is not for an ensemble of kind cascade"),
+        ("c", ["--candidate", "convex"], "--candidate is not for an ensemble of kind cascade"),
         ("c", ["--cost", "1"], "--cost needs a number for each of 2 stages"),
-        ("c", [], "there are 60 labelled rows, but "),
+        ("c", [], "are needed for --max-harm 0.005: give more rows, or a larger"),
         ("e", ["--data", "nowhere"], "no data at 'nowhere'"),
-        ("e", ["--labels", "nowhere"], "the labels cannot be read"),
+        ("e", ["--labels", "nowhere"], "the labels 'nowhere' cannot be read"),
         ("e", ["--range", "2", "1"], "--range needs two numbers"),
         ("e", ["--repository", "memory://x"], "a repository behind a URL is only read"),
         ("e", ["--output", "boxes"], "combines scores, not 'boxes'"),

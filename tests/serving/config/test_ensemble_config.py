@@ -59,8 +59,16 @@ def test_boxes_fallback_and_pipeline() -> None:
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ("{}", "'ensemble': unable to extract tag"),
-        ("{kind: wieghted}", "'weighted', 'fallback', 'pipeline'"),
+        ("{}", "key 'ensemble.kind' is missing; known are weighted, fallback, pipeline"),
+        (
+            "{kind: wieghted}",
+            "key 'ensemble.kind': 'wieghted' is unknown; did you mean 'weighted'?",
+        ),
+        ("{kind: new}", "key 'ensemble.kind': 'new' is unknown; known are weighted, fallback"),
+        (
+            "{kind: cascade, threshold: 0.9, stages: []}",
+            "key 'ensemble.threshold' is unknown; it is a key in 'stages'",
+        ),
         (
             "{kind: fallback, membrs: []}",
             "'ensemble.membrs' is unknown; did you mean 'members'?",
@@ -73,7 +81,7 @@ def test_boxes_fallback_and_pipeline() -> None:
             "{kind: weighted, scores: values, members: [{model: a, wieght: 1}]}",
             "'ensemble.members.0.wieght' is unknown; did you mean 'weight'?",
         ),
-        ("{kind: weighted, members: [{model: a}]}", "say what the outputs of a are: scores:"),
+        ("{kind: weighted, members: [{model: a}]}", "key 'ensemble': say what the outputs of a"),
         ("{kind: weighted, scores: odds, members: [{model: a}]}", "'ensemble.scores'"),
         (
             "{kind: weighted, scores: values, members: [{model: a}, {model: a}]}",
@@ -104,6 +112,18 @@ def test_boxes_fallback_and_pipeline() -> None:
 )
 def test_what_is_wrong(section: str, says: str) -> None:
     assert says in fault(section)
+
+
+def test_a_member_that_is_wrong_is_no_member_too_few() -> None:
+    wrong = fault("{kind: fallback, members: [{model: a, wait: 1}, {model: b}]}")
+    assert "'ensemble.members.0.wait' is unknown" in wrong
+    assert ";" not in wrong.replace("unknown;", "")
+
+
+def test_what_is_wrong_of_all_keys_together_names_none() -> None:
+    with pytest.raises(LoadFailed) as refused:
+        read("cache: {}\nensemble: {kind: pipeline, steps: [{model: a}]}")
+    assert str(refused.value) == "model.yaml: ensemble does not go together with cache"
 
 
 @pytest.mark.parametrize(

@@ -405,3 +405,13 @@ def test_an_automl_export_and_its_successor(models: Repository, shared: Path) ->
     expected = (stored / stored.sum() + 1 / len(labels)) / 2
     assert np.allclose(combined, expected, atol=2e-3)
     assert labels[int(combined.argmax())] == "dandelion"
+
+
+def test_a_member_that_no_ensemble_names_any_more_is_forgotten(models: Repository) -> None:
+    classifier(models, "x")
+    weighted(models, "e", "x", "nowhere")
+    with running(models.manager(Mode.POLL, poll_s=0.01)) as manager:
+        assert "there is no such model" in state(manager, "nowhere")[2]
+        weighted(models, "e", "x")
+        wait_until(lambda: lines(manager, "nowhere") == [])
+        wait_until(lambda: state(manager, "e") == (1, "AVAILABLE", ""))

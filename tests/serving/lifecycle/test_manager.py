@@ -357,10 +357,28 @@ def test_a_failed_reload_of_the_same_version_leaves_the_old_files_serving(
         with pytest.raises(LoadFailed):
             manager.load("m")
         assert answers(manager, "m") == 1
-        assert sorted(lines(manager, "m")) == [
-            (1, "AVAILABLE", ""),
-            (1, "END", "fake.yaml is not YAML"),
-        ]
+        why = "new files refused: fake.yaml is not YAML; the one before serves"
+        assert lines(manager, "m") == [(1, "AVAILABLE", why)]
+        models.add("m", 1, memory_bytes=2048)
+        manager.load("m")
+        wait_until(lambda: lines(manager, "m") == [(1, "AVAILABLE", "")])
+
+
+def test_the_reason_is_that_of_the_newest_refusal(models: Repository) -> None:
+    models.add("m", 1)
+    models.broken("n", 1)
+    with running(models.manager(Mode.POLL, poll_s=0.01)) as manager:
+        assert lines(manager, "n") == [(1, "END", "fake.yaml is not YAML")]
+        for name in "mn":
+            models.configure(name, platfrom="x")
+        why = "key 'platfrom' is unknown; did you mean 'platform'?"
+        wait_until(lambda: lines(manager, "n") == [(1, "END", f"model.yaml: {why}")])
+        served = f"model.yaml refused: {why}; the one before serves"
+        wait_until(lambda: lines(manager, "m") == [(1, "AVAILABLE", served)])
+        for name in "mn":
+            models.remove(f"{name}/model.yaml")
+        wait_until(lambda: lines(manager, "m") == [(1, "AVAILABLE", "")])
+        wait_until(lambda: lines(manager, "n") == [(1, "END", "fake.yaml is not YAML")])
 
 
 def test_a_failed_version_is_tried_again_when_it_is_asked_for(

@@ -83,7 +83,7 @@ def gate(stages: int, measure: Measure = Measure.MARGIN) -> str:
 @pytest.mark.parametrize(
     ("report", "reason"),
     [
-        (None, "report 'gate.json' cannot be read"),
+        (None, "there is no 'gate.json' in the ensemble's folder: crossfade ensemble fit e"),
         ("{}", "'gate.json': this is not a report of a gate"),
         ("\xff", "cannot be read"),
         (gate(3), "is for 3 stages; the cascade has 2"),

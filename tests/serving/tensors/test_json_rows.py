@@ -91,6 +91,15 @@ def test_what_is_no_request(document: Any, says: str) -> None:
     assert says in caught.value.message
 
 
+def test_values_without_the_names_of_a_table_s_columns() -> None:
+    table = inputs(*(TensorSpec(n, "BYTES", (-1,), True, cells=True) for n in ("Age", "Sex")))
+    with pytest.raises(InvalidArgument) as caught:
+        json_rows.ask({"instances": [[22, "male"]]}, table)
+    assert caught.value.message == (
+        "'instances' is a list of values: send objects with a value for each column, {\"Age\": …}"
+    )
+
+
 def test_an_output_that_is_not_by_row() -> None:
     asked = json_rows.ask({"instances": [1.0, 2.0]}, X)
     with pytest.raises(InvalidArgument, match="inconsistent batch size: 3 expecting: 2"):
