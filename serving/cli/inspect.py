@@ -25,7 +25,6 @@ from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.exports.unpack import SUFFIXES
 from crossfade.serving.lifecycle.loader import find_artifact, interpreter
-from crossfade.serving.processing.images import find
 from crossfade.serving.repository import lineage
 from crossfade.serving.repository.folders import read_folder
 
@@ -189,6 +188,8 @@ def _processing(config: ModelConfig, signatures: Mapping[str, Signature]) -> str
     """What a configuration has done around the model, in one line; empty for nothing."""
     parts = []
     if (pre := config.preprocess) is not None:
+        from crossfade.serving.processing.images import find  # imports PIL
+
         name = pre.name
         for signature in signatures.values() if not name else ():
             with contextlib.suppress(CrossfadeError):  # it has no picture
