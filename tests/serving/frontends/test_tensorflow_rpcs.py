@@ -66,7 +66,9 @@ def test_requests_travel_together_and_fail_alone(
 ) -> None:
     groups: list[int] = []
     infer = plane.infer
-    monkeypatch.setattr(plane, "infer", lambda asked: groups.append(len(asked)) or infer(asked))
+    monkeypatch.setattr(
+        plane, "infer", lambda asked, *how: groups.append(len(asked)) or infer(asked, *how)
+    )
     rpc = next(
         rpc for rpc in rpcs.table(plane, TensorflowMetrics()) if rpc.path.endswith("/Predict")
     )
