@@ -122,11 +122,20 @@ class Pieces:
 
 
 def test_a_stage_that_does_worse_is_taken_back(
-    small_net: Path, pictures: Path, tmp_path: Path
+    small_net: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ruinous rate in stage 1: the probe's weights and the export's own are what is left."""
+    """Stage 1 is measured as worse: the probe's weights and the export's own are what is left."""
     pieces = Pieces(small_net, pictures, tmp_path, stage_rate=1e4)
     digest = pieces.backbone.digest()
+    evaluate, of_probe, of_stage = trainer.evaluate, iter(range(4)), iter(range(2))
+
+    def measured(*given: Any) -> Any:
+        found = evaluate(*given)
+        if next(of_probe, None) is not None or next(of_stage, None) is None:
+            return found
+        return {**found, "accuracy": 0.0}
+
+    monkeypatch.setattr(trainer, "evaluate", measured)
     trained = pieces.train(tmp_path / "run")
     assert trained.metrics["best_stage"] == 0
     assert pieces.backbone.digest() == digest
