@@ -61,7 +61,7 @@ def coverage_gains(relevance: Tensor) -> Tensor:
     """Gains a token that make relevant patches reach ``FULL`` first.
 
     Args:
-        relevance: probabilities ``[..., N]``.
+        relevance: probabilities ``[..., N]``; below 1e-30 they are too small to tell apart.
 
     Returns:
         ``[..., N, increments]``.
@@ -74,7 +74,7 @@ def quality_gains(relevance: Tensor, log_losses: Tensor) -> Tensor:
     """Gains a token that make the error of relevant patches small.
 
     Args:
-        relevance: probabilities ``[..., N]``.
+        relevance: probabilities ``[..., N]``; below 1e-30 they are too small to tell apart.
         log_losses: of the squared error at each level, ``[..., N, levels]``.
 
     Returns:
