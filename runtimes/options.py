@@ -63,7 +63,8 @@ def _fault(fault: Any, model: type[pydantic.BaseModel], what: str) -> str:
     where = ".".join(parts)
     place = f"{what} '{where}'" if where else what
     if fault["type"] != "extra_forbidden":
-        said = fault["msg"].removeprefix("Value error, ")
+        # pydantic goes on with the name of the class: " or instance of Card".
+        said = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
         said = f"{said[0].lower()}{said[1:]}"
         return said if place == "key" else f"{place}: {said}"
     key, fields = parts[-1], section.model_fields

@@ -282,6 +282,7 @@ def test_a_graph_that_answers_something_else_is_not_used(
     monkeypatch.setattr(ort_fusion, "fuse", wrong)
     with caplog.at_level("INFO"):
         assert "the fused graph's 'y' of 'a' differs by" in reason(models)
+        wait(lambda: "members not fused" in [r.message for r in caplog.records])
     assert [r.message for r in caplog.records].count("members not fused") == 1
 
 

@@ -62,7 +62,7 @@ def test_without_a_card(tmp_path: Path) -> None:
         ("lineage.json", b"{", "cannot be read as JSON"),
         ("lineage.json", b"\xff", "cannot be read as JSON"),
         ("lineage.json", b"[" * 100_000, "cannot be read as JSON"),
-        ("lineage.json", b"[]", "lineage.json: key"),
+        ("lineage.json", b"[]", "lineage.json: input should be a valid dictionary"),
     ],
 )
 def test_cards_that_are_not_true(
