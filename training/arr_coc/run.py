@@ -95,7 +95,7 @@ class Run:
         identity: dict[str, Any] = {
             "config": config.model_dump(mode="json"),
             "data": self.data_sha256,
-            "export": self.export.sha256 if self.export else None,
+            "export": [self.export.sha256, export.signature] if self.export and export else None,
         }
         self.seconds = _begin(folder, identity)
         self._folder = folder
