@@ -96,9 +96,8 @@ bench-ensembles: $(TEST)/.ready $(TEST)/.native  ## measure ensembles: beside ba
 bench-arrcoc: $(TEST)/.ready  ## train and compare the query-aware model: make bench-arrcoc DATA=BCCD/
 	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) $(BENCH)
 
-demo-arrcoc: $(TEST)/.ready  ## one seed: train, evaluate, publish, serve, ask: make demo-arrcoc DATA=BCCD/
-	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) \
-	    --seeds 1 --splits 0 --runs .bench/arr-coc-demo $(BENCH)
+demo-arrcoc: $(TEST)/.ready  ## export, warm start, ARR-COC, evaluation, server, answer: make demo-arrcoc DATA=BCCD/
+	@$(TEST)/bin/python examples/arr_coc/demo.py --data $(DATA) $(if $(EXPORT),--export $(EXPORT))
 
 bench-statistics: $(TEST)/.ready  ## prove learned weights, gates and decisions by simulation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

@@ -49,12 +49,14 @@ def runs(options: argparse.Namespace) -> list[tuple[str, Trained, dict[str, Any]
     if options.contiguous:
         asked.append(("blocks", 0, Source(options.data, contiguous=True)))
     out = []
-    for name, seed, source in asked:
-        folder = options.runs / name
-        trained = run.train(source, config.model_copy(update={"seed": seed}), folder)
-        evaluation = command.evaluated(trained, folder)
-        sys.stderr.write(f"{name}: {json.dumps(summarise([(name, evaluation)]))}\n")
-        out.append((name, trained, evaluation))
+    with command.export_of(options.export) as export:
+        for name, seed, source in asked:
+            folder = options.runs / name
+            seeded = config.model_copy(update={"seed": seed})
+            trained = run.train(source, seeded, folder, export)
+            evaluation = command.evaluated(trained, folder)
+            sys.stderr.write(f"{name}: {json.dumps(summarise([(name, evaluation)]))}\n")
+            out.append((name, trained, evaluation))
     return out
 
 
@@ -133,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--digits", action="store_true", help="compose scenes of digits, and take those")
     option("--config", default="bccd", help="a shipped configuration or a file (%(default)s)")
     option("--set", action="append", default=[], metavar="KEY=VALUE", help="changes it")
+    option("--export", help="what the detectors begin with, instead of nothing")
     option("--runs", type=Path, default=Path(".bench/arr-coc"), help="(%(default)s)")
     option("--seeds", type=int, default=3, help="on the shipped split (%(default)s)")
     option("--splits", type=int, default=3, help="redrawn splits (%(default)s)")

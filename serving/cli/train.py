@@ -30,6 +30,10 @@ TASKS: Final[Mapping[str, Task]] = {
     "arr-coc": Task(
         "crossfade.training.arr_coc.command", "which patches of a picture a query is about"
     ),
+    "detector": Task(
+        "crossfade.training.arr_coc.detector_command",
+        "a dense detector: which classes cover each patch of a picture",
+    ),
     "image-classifier": Task(
         "crossfade.training.image_classifier.command", "a classifier of pictures"
     ),

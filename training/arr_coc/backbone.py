@@ -1,4 +1,4 @@
-"""The detector that stands for the AutoML export: dense, small, frozen once it is trained."""
+"""Detectors: what is frozen once it is trained, and the small dense one that needs no export."""
 
 from __future__ import annotations
 
@@ -27,39 +27,63 @@ class Detection(NamedTuple):
     offsets: Tensor
 
 
-class DetectorBackbone(nn.Module):
-    """Pictures ``[B, 3, 12·24, 16·24]`` of 0 to 255 to one cell a patch; about 0.6 M weights."""
+class Detector(nn.Module):
+    """Pictures FP32 ``[B, 3, 12·24, 16·24]`` of 0 to 255 to one cell a patch."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        one, two, three, four = _WIDTHS
         self.n_classes = n_classes
+
+    def forward(self, pictures: Tensor) -> Detection:
+        """Detects."""
+        raise NotImplementedError
+
+
+class DetectionHeads(nn.Conv2d):
+    """Features ``[B, FEATURES, GH, GW]`` to what is said of each patch."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__(FEATURES, 3 * n_classes + 1, 1)
+        self.parts = [n_classes, 1, 2 * n_classes]
+        assert self.bias is not None
+        nn.init.constant_(self.bias, -2.0)
+        nn.init.zeros_(self.bias[n_classes + 1 :])
+
+    def detect(self, features: Tensor) -> Detection:
+        """Detects."""
+        return Detection(features, *self(features).split(self.parts, dim=1))
+
+
+class DetectorBackbone(Detector):
+    """The one that needs no export; about 0.6 M weights."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__(n_classes)
+        one, two, three, four = _WIDTHS
         self.fine = nn.Sequential(
-            _conv(3, one, 5, 3), _conv(one, two, 3, 2), _conv(two, three, 3, 2), _Residual(three)
+            conv(3, one, 5, 3), conv(one, two, 3, 2), conv(two, three, 3, 2), _Residual(three)
         )
-        self.coarse = nn.Sequential(_conv(three, four, 3, 2), _Residual(four), _Residual(four))
+        self.coarse = nn.Sequential(conv(three, four, 3, 2), _Residual(four), _Residual(four))
         # Platelets are as small as a patch: what the finer grid saw of them is kept beside.
-        self.detail = nn.Sequential(nn.PixelUnshuffle(2), _conv(4 * three, 64, 1, 1))
-        self.fuse = _conv(four + 64, FEATURES, 1, 1)
-        self.heads = nn.Conv2d(FEATURES, 3 * n_classes + 1, 1)
-        nn.init.constant_(self.heads.bias, -2.0)  # type: ignore[arg-type]
-        nn.init.zeros_(self.heads.bias[n_classes + 1 :])  # type: ignore[index]
+        self.detail = nn.Sequential(nn.PixelUnshuffle(2), conv(4 * three, 64, 1, 1))
+        self.fuse = conv(four + 64, FEATURES, 1, 1)
+        self.heads = DetectionHeads(n_classes)
 
     def forward(self, pictures: Tensor) -> Detection:
         """Detects."""
         fine = self.fine(pictures / 127.5 - 1.0)  # [B, 64, 2·GH, 2·GW]
-        features = self.fuse(torch.cat([self.coarse(fine), self.detail(fine)], dim=1))
-        heads = self.heads(features)
-        logits, objectness, offsets = heads.split([self.n_classes, 1, 2 * self.n_classes], dim=1)
-        return Detection(features, logits, objectness, offsets)
+        return self.heads.detect(
+            self.fuse(torch.cat([self.coarse(fine), self.detail(fine)], dim=1))
+        )
 
 
-def freeze(backbone: DetectorBackbone) -> DetectorBackbone:
+def freeze(backbone: Detector) -> Detector:
     """Fixes weights and statistics; returns the same module."""
     return backbone.eval().requires_grad_(False)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+def conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -70,7 +94,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
 class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.one = _conv(channels, channels, 3, 1)
+        self.one = conv(channels, channels, 3, 1)
         self.two = nn.Sequential(
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
         )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from crossfade.runtimes.core.errors import NotFound
+from crossfade.serving.exports.recognise import recognise
+from crossfade.serving.exports.source import opened
 from crossfade.serving.repository.layout import check_name
 from crossfade.serving.repository.lineage import Card
 from crossfade.training.arr_coc import entry
@@ -27,6 +31,8 @@ examples:
   crossfade train arr-coc --data BCCD/ --config bccd --name cells --repository models/
   crossfade train arr-coc --data import.csv --images pictures/ --name cells \\
       --repository models/ --set heads.epochs=20
+  crossfade train arr-coc --export model.tflite --data BCCD/ --config bccd --name cells \\
+      --repository models/ --set backbone.epochs=12
 
 --data is a VOC folder, or an import file of Vertex AI for bounding boxes (.csv, .jsonl).
 The same command again goes on where a run was stopped or killed, to the same result.
@@ -36,16 +42,23 @@ The same command again goes on where a run was stopped or killed, to the same re
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.description = (
-        "Train a dense detector, freeze it, train query-aware heads on it, compare them with the"
-        " detector on the test split, and write both as one ONNX model: a picture and a text in,"
-        " tokens for each patch out."
+        "Train a dense detector (on the frozen layers of an export, where one is given), freeze"
+        " it, train query-aware heads on it, compare them with the detector on the test split, and"
+        " write both as one ONNX model: a picture and a text in, tokens for each patch out."
     )
     parser.epilog = _EPILOG
+    add_run(parser)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds what a run on a detection set is told."""
     option = parser.add_argument
     option("--name", required=True, help="what clients will call the model")
     option("--repository", required=True, type=Path, metavar="DIR", help="where it is written")
     option("--data", required=True, type=Path, metavar="PATH", help="the detection set")
     option("--images", type=Path, metavar="DIR", help="where an import file's pictures are")
+    option("--export", metavar="EXPORT", help="what the detector begins with: file, folder or URL")
+    option("--signature", default="", help="of a SavedModel; default serving_default")
     option(
         "--config",
         default="",
@@ -65,16 +78,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--contiguous", action="store_true", help="split into blocks by name")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trains, evaluates and publishes; returns the exit code."""
+@contextlib.contextmanager
+def begun(options: argparse.Namespace) -> Iterator[tuple[runs.Run, Path]]:
+    """Opens what ``add_run``'s options name; holds the run's folder, which is given, too."""
     check_name(options.name)
     config = ArrCocConfig.load(config_file(options.config), options.set)
     folder: Path = options.run_dir or Path("runs") / options.name
     source = Source(options.data, options.images, options.split_seed, options.contiguous)
-    with run_folder.held(folder):
-        trained = runs.train(source, config, folder)
-        for warning in trained.data.warnings:
+    with run_folder.held(folder), export_of(options.export, options.signature) as export:
+        run = runs.Run(source, config, folder, export)
+        for warning in run.data.warnings:
             sys.stderr.write(f"warning: {warning}\n")
+        yield run, folder
+
+
+@contextlib.contextmanager
+def export_of(given: str | None, signature: str = "") -> Iterator[runs.Export | None]:
+    """Opens an export, if one is given; raises what ``opened`` and ``recognise`` raise."""
+    if given is None:
+        yield None
+        return
+    with opened(given) as source:
+        yield runs.Export(recognise(source).model, signature)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains, evaluates and publishes; returns the exit code."""
+    with begun(options) as (begin, folder):
+        trained = begin.trained()
         found = evaluated(trained, folder)
         metrics = card_metrics(found)
         cards: list[Card] = []

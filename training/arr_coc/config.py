@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -18,10 +18,14 @@ class BackboneConfig(Config):
     """How the detector is trained.
 
     Attributes:
+        pixels: range of an export's input that takes real numbers and does not say which.
+        cut: a tensor's or node's name of the export to cut at; found by structure without it.
         averaging: of itself that the running mean of the weights keeps each step.
         validate_every: epochs; a checkpoint is written then, too.
     """
 
+    pixels: Literal["0..255", "0..1", "-1..1"] | None = None
+    cut: str | None = None
     epochs: Count = 32
     batch_size: Count = 16
     averaging: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.98

@@ -15,7 +15,7 @@ from crossfade.training.arr_coc.compare import TOKEN_RECALL_AIM, careful_thresho
 from crossfade.training.arr_coc.evaluate import score
 from crossfade.training.arr_coc.queries import ANY
 from crossfade.training.arr_coc.run import Trained
-from crossfade.training.detection.records import SPLITS
+from crossfade.training.detection.records import SPLITS, DetectionSet
 from crossfade.training.lineage import facts
 
 TASK: Final = "arr-coc"
@@ -47,7 +47,7 @@ def write(folder: Path, trained: Trained, metrics: Mapping[str, float]) -> Card:
         FailedPrecondition: the model cannot be written, or the file answers otherwise.
     """
     proof = export.write(trained, thresholds(trained), folder / _MODEL)
-    shutil.copyfile(_picture(trained), folder / _warm(trained))
+    shutil.copyfile(warm_picture(trained.data), folder / warm_name(trained.data))
     counts: dict[str, int] = {split: len(trained.data.of(split)) for split in SPLITS}
     card = Card(
         task=TASK,
@@ -56,6 +56,7 @@ def write(folder: Path, trained: Trained, metrics: Mapping[str, float]) -> Card:
         data=Origin(name="detection set", sha256=trained.data_sha256, counts=counts),
         config=trained.config.model_dump(mode="json"),
         metrics=dict(metrics),
+        export=trained.export,
         parity=proof,
         environment=facts.environment(torch.device("cpu")),
         revision=facts.revision(Path.cwd()),
@@ -68,7 +69,11 @@ def write(folder: Path, trained: Trained, metrics: Mapping[str, float]) -> Card:
 def model_yaml(trained: Trained) -> dict[str, Any]:
     """Returns what ``model.yaml`` must say so that clients send picture files and text."""
     query = trained.language.phrases(trained.language.queries[0])[0]
-    inputs = {"image_bytes": [{"file": _warm(trained)}], "query": [[query]], "token_budget": [[0]]}
+    inputs = {
+        "image_bytes": [{"file": warm_name(trained.data)}],
+        "query": [[query]],
+        "token_budget": [[0]],
+    }
     return {
         "platform": "onnx",
         "preprocess": {"input": "image", "name": "image_bytes"},
@@ -84,9 +89,11 @@ def maker(
     return lambda folder: cards.append(write(folder, trained, metrics))
 
 
-def _picture(trained: Trained) -> Path:
-    return trained.data.of("validation")[0].path
+def warm_picture(data: DetectionSet) -> Path:
+    """The picture that a version is warmed up with."""
+    return data.of("validation")[0].path
 
 
-def _warm(trained: Trained) -> str:
-    return _WARM + _picture(trained).suffix.lower()
+def warm_name(data: DetectionSet) -> str:
+    """What it is called in a version's folder."""
+    return _WARM + warm_picture(data).suffix.lower()

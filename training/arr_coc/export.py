@@ -14,7 +14,7 @@ from crossfade.runtimes.core.errors import FailedPrecondition
 from crossfade.runtimes.extras import require
 from crossfade.serving.repository.lineage import Parity
 from crossfade.training.arr_coc.allocator import TokenAllocator
-from crossfade.training.arr_coc.backbone import DetectorBackbone
+from crossfade.training.arr_coc.backbone import Detector
 from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, INPUT_HEIGHT, INPUT_WIDTH
 from crossfade.training.arr_coc.model import QueryHeads
 from crossfade.training.arr_coc.patch_statistics import PatchStatistics
@@ -38,7 +38,7 @@ class Served(nn.Module):
     """
 
     def __init__(
-        self, backbone: DetectorBackbone, heads: QueryHeads, thresholds: Tensor, word_kinds: Tensor
+        self, backbone: Detector, heads: QueryHeads, thresholds: Tensor, word_kinds: Tensor
     ) -> None:
         super().__init__()
         self.backbone, self.heads = backbone, heads

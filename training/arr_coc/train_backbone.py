@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from crossfade.training.arr_coc.augmentation import view
-from crossfade.training.arr_coc.backbone import DetectorBackbone
+from crossfade.training.arr_coc.backbone import Detector
 from crossfade.training.arr_coc.config import BackboneConfig
 from crossfade.training.arr_coc.geometry import OFFSET_SCALE, centre_offsets, relevant
 from crossfade.training.arr_coc.metrics import average_precision
@@ -23,9 +24,23 @@ from crossfade.training.core.order import EpochBatches
 
 
 def train(
-    training: Pictures, validation: Pictures, config: BackboneConfig, seed: int, stage: Stage
-) -> DetectorBackbone:
-    """Trains from scratch, or goes on from the stage's last checkpoint.
+    make: Callable[[], Detector],
+    training: Pictures,
+    validation: Pictures,
+    config: BackboneConfig,
+    *,
+    seed: int,
+    stage: Stage,
+) -> Detector:
+    """Trains, or goes on from the stage's last checkpoint.
+
+    Args:
+        make: makes the untrained detector; what of it is frozen stays as it is.
+        training: what is learned from.
+        validation: what the weights are chosen on.
+        config: how.
+        seed: of weights, views and order.
+        stage: of the run.
 
     Returns:
         The averaged weights that were best on ``validation``.
@@ -34,9 +49,7 @@ def train(
         NotFinite: the loss is no longer a number.
     """
     torch.manual_seed(seeds.derived(seed, "backbone"))
-    model: DetectorBackbone = DetectorBackbone(training.n_classes).to(
-        memory_format=torch.channels_last  # type: ignore[call-overload]
-    )
+    model: Detector = make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     best = copy.deepcopy(averaged)
     batches = EpochBatches(len(training.pixels), config.batch_size, seed)
@@ -73,7 +86,7 @@ def train(
     return best
 
 
-def class_scores(model: DetectorBackbone, pictures: Pictures) -> np.ndarray:
+def class_scores(model: Detector, pictures: Pictures) -> np.ndarray:
     """Returns FP32 ``[n, n_classes, GH, GW]`` class logits."""
     with torch.inference_mode():
         return torch.cat([model(b).class_logits for b in pictures.batches()]).numpy()
@@ -95,7 +108,7 @@ def _views(
     return to_tensor(np.stack(pixels)), target, torch.from_numpy(np.stack(offsets))
 
 
-def _loss(model: DetectorBackbone, pixels: Tensor, relevance: Tensor, offsets: Tensor) -> Tensor:
+def _loss(model: Detector, pixels: Tensor, relevance: Tensor, offsets: Tensor) -> Tensor:
     """Focal cross-entropy of what covers a patch, and Huber's loss of where its centre is."""
     seen = model(pixels)
     logits = torch.cat([seen.class_logits, seen.objectness], dim=1).float()
@@ -113,7 +126,7 @@ def _loss(model: DetectorBackbone, pixels: Tensor, relevance: Tensor, offsets: T
 
 
 @torch.no_grad()
-def _average(averaged: DetectorBackbone, model: DetectorBackbone, keep: float) -> None:
+def _average(averaged: Detector, model: Detector, keep: float) -> None:
     for old, new in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
         if old.is_floating_point():
             old.lerp_(new, 1 - keep)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crossfade.training.arr_coc.augmentation import view
-from crossfade.training.arr_coc.backbone import Detection, DetectorBackbone
+from crossfade.training.arr_coc.backbone import Detection, Detector
 from crossfade.training.arr_coc.config import HeadsConfig
 from crossfade.training.arr_coc.distortion import originals, squared_errors
 from crossfade.training.arr_coc.geometry import PATCHES, relevant
@@ -51,7 +51,7 @@ class Frozen:
 
 
 @torch.inference_mode()
-def look(backbone: DetectorBackbone, pictures: Pictures) -> Frozen:
+def look(backbone: Detector, pictures: Pictures) -> Frozen:
     """Runs the frozen parts over pictures as they are."""
     statistics = PatchStatistics()
     seen = [(backbone(batch), statistics(batch)) for batch in pictures.batches()]
@@ -64,7 +64,7 @@ def look(backbone: DetectorBackbone, pictures: Pictures) -> Frozen:
 
 
 @torch.inference_mode()
-def look_at_views(backbone: DetectorBackbone, pictures: Pictures, views: int, seed: int) -> Frozen:
+def look_at_views(backbone: Detector, pictures: Pictures, views: int, seed: int) -> Frozen:
     """Runs the frozen parts over ``views`` of each picture; FP16 features, to save memory."""
     statistics = PatchStatistics()
     details, numbers, truths = [], [], []
@@ -86,7 +86,7 @@ def look_at_views(backbone: DetectorBackbone, pictures: Pictures, views: int, se
 
 
 def train(
-    backbone: DetectorBackbone,
+    backbone: Detector,
     training: Pictures,
     validation: Pictures,
     language: Language,

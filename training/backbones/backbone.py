@@ -79,6 +79,7 @@ class Backbone(nn.Module):
         shape = self._entry.shape or ()
         self._first = len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
         self._layout = cut.layout
+        self._finer = _finer_maps(self.net)
         self.stages = tuple(_stages(self.net))
         self._open = 0
         self.unfreeze(0)
@@ -90,23 +91,49 @@ class Backbone(nn.Module):
         return self._entry.shape[1 if self._first else 3]
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the pictures where the export fixes both."""
+        assert self._entry.shape is not None
+        height, width = self._entry.shape[2:] if self._first else self._entry.shape[1:3]
+        return (height, width) if min(height, width) > 0 else None
+
+    @property
     def side(self) -> int | None:
         """Height of the pictures where the export fixes it.
 
         Raises:
             InvalidArgument: they are not square.
         """
-        assert self._entry.shape is not None
-        height, width = self._entry.shape[2:] if self._first else self._entry.shape[1:3]
+        height, width = self.size or (0, 0)
         if height != width:
             raise InvalidArgument(f"the export takes pictures of {height} x {width}, not square")
-        return height if height > 0 else None
+        return height or None
 
     def forward(self, image: Tensor) -> Tensor:
         """The features of pictures."""
+        return self.maps(image, 1)[0]
+
+    def maps(self, image: Tensor, count: int) -> list[Tensor]:
+        """The features, and the finer maps in front of them, the finest first.
+
+        Args:
+            image: as ``forward`` takes it.
+            count: how many at most. The last are the features; those before are what the last
+                layers with a stride read.
+
+        Returns:
+            FP32 [n, c, h, w] each.
+        """
+        (features,) = self.net.graph.outputs.values()
+        finer = self._finer[max(len(self._finer) - count + 1, 0) :]
         x = self.pixels.low + image.float() * ((self.pixels.high - self.pixels.low) / 255)
-        features: Tensor = self.net(x if self._first else x.permute(0, 2, 3, 1))
-        return features.permute(0, 3, 1, 2) if self._layout == "NHWC" else features
+        values = self.net.run(
+            (x if self._first else x.permute(0, 2, 3, 1),), [tensor for tensor, _ in finer]
+        )
+        return [
+            values[tensor].permute(0, 3, 1, 2) if layout == "NHWC" else values[tensor]
+            for tensor, layout in (*finer, (features, self._layout))
+        ]
 
     def unfreeze(self, count: int) -> None:
         """Lets the last ``count`` stages train, and freezes all before them.
@@ -169,6 +196,25 @@ def _stages(net: Any) -> Iterator[tuple[str, ...]]:
         stage.append(step.layer)
     if stage:
         yield tuple(stage)
+
+
+def _finer_maps(net: Any) -> list[tuple[str, str]]:
+    """The last map of each resolution that a layer with a stride reads, and its layout.
+
+    The finest is first; the picture itself is left out, and so are margins.
+    """
+    scales = {entry.tensor: 1 for entry in net.graph.inputs.values()}  # pixels to one of the map
+    inside: dict[str, str] = {}
+    found: dict[int, tuple[str, str]] = {}
+    for node in (step.node for step in net.steps):
+        scale = max((scales.get(name, 1) for name in node.inputs), default=1)
+        stride = max(node.attributes.get("strides", (1,)))
+        if stride > 1 and scale > 1:
+            found[scale] = (inside.get(node.inputs[0], node.inputs[0]), node.attributes["layout"])
+        if node.op == "pad":
+            inside[node.outputs[0]] = node.inputs[0]
+        scales.update(dict.fromkeys(node.outputs, scale * stride))
+    return [found[scale] for scale in sorted(found)]
 
 
 def require_finite(features: Tensor) -> Tensor:

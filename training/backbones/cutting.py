@@ -37,7 +37,8 @@ def cut(graph: Graph, tensor: str = "") -> Cut:
 
     These are the maps that the last global pooling reads which everything passes through (the
     poolings of squeeze-and-excitation have a way around them); without one, the maps that are
-    flattened for the first dense layer; without maps, the rows that the last dense layer reads.
+    flattened for the first dense layer; without dense layers, the maps that the last convolution
+    reads, as in a dense detector; without maps, the rows that the last dense layer reads.
 
     Args:
         graph: as it was read.
@@ -54,11 +55,11 @@ def cut(graph: Graph, tensor: str = "") -> Cut:
         if node is None:
             raise InvalidArgument(f"the graph has no tensor or node '{tensor}'")
         return _made(plain, node.outputs[0], _layout_before(plain, node), f"'{tensor}'")
-    for finder in (_pooled, _flattened, _rows):
+    for finder in (_pooled, _flattened, _convolved, _rows):
         for found, layout, before in finder(plain):
             if _all_pass(plain, found):
                 return _made(plain, found, layout, before)
-    raise InvalidArgument("the graph has no features: neither a pooling nor a dense layer")
+    raise InvalidArgument("the graph has no features: no pooling, no convolution, no dense layer")
 
 
 def _made(graph: Graph, tensor: str, layout: str, before: str) -> Cut:
@@ -92,6 +93,14 @@ def _flattened(graph: Graph) -> Iterator[tuple[str, str, str]]:
             after = ordered(graph.nodes, graph.outputs.values(), node.outputs)
             if any(n.op == "matmul" for n in after) and not any(n.op == "conv" for n in after):
                 yield node.inputs[0], layout, "the flattening"
+
+
+def _convolved(graph: Graph) -> Iterator[tuple[str, str, str]]:
+    if any(node.op == "matmul" for node in graph.nodes):
+        return
+    for node in reversed(graph.nodes):
+        if node.op == "conv":
+            yield node.inputs[0], node.attributes["layout"], "the last convolution"
 
 
 def _rows(graph: Graph) -> Iterator[tuple[str, str, str]]:

@@ -274,7 +274,7 @@ def _transpose(values: list[Any], attributes: Attributes) -> Any:
 
 def _split(values: list[Any], attributes: Attributes) -> Any:
     axis, x = ints(values[0])[0], values[1]
-    return x.split(x.shape[axis] // attributes["parts"], axis)
+    return x.split(attributes.get("sizes") or x.shape[axis] // attributes["parts"], axis)
 
 
 def _where(values: list[Any], _: Attributes) -> Any:

@@ -7,26 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
+from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.repository.layout import check_name
 from crossfade.serving.repository.lineage import Card, Origin
-from crossfade.training.backbones.backbone import Backbone, Pixels
-from crossfade.training.backbones.cutting import cut
 from crossfade.training.backbones.feature_cache import FeatureCache
+from crossfade.training.backbones.opening import open_backbone
 from crossfade.training.core import command_line, run_folder
 from crossfade.training.core.devices import place
 from crossfade.training.core.publishing import publish
 from crossfade.training.image_classifier import export
 from crossfade.training.image_classifier.data import load
-from crossfade.training.torch_port.module import port
-from crossfade.training.torch_port.parity import compare
-from crossfade.training.torch_port.probes import probes
-from crossfade.training.torch_port.proof import digest_of_file, reference
+from crossfade.training.torch_port.proof import digest_of_file
 from crossfade.training.warm_start import trainer
 from crossfade.training.warm_start.config import WarmStartConfig
-from crossfade.training.weights.read import read
 
 _EPILOG = """\
 examples:
@@ -72,7 +67,13 @@ def run(options: argparse.Namespace) -> int:
         command_line.opened(options, here) as folder,
     ):
         path = recognise(source).model
-        backbone = _backbone(path, options.signature, config)
+        backbone = open_backbone(
+            path,
+            options.signature,
+            config.cut or "",
+            config.pixels or "",
+            moving_statistics=config.moving_statistics,
+        )
         side = backbone.side or config.data.size or _SIDE
         if config.data.size not in (None, side):
             raise InvalidArgument(f"data.size is {config.data.size}, and the export takes {side}")
@@ -101,21 +102,3 @@ def run(options: argparse.Namespace) -> int:
         run_folder.finish(folder, f"{options.name} version {made.name}", trained.metrics)
         sys.stdout.write(command_line.wrote(options, made, cards[0]))
     return 0
-
-
-def _backbone(path: Path, signature: str, config: WarmStartConfig) -> Backbone:
-    """The export's features, once it is shown that they are the export's.
-
-    Raises:
-        FailedPrecondition: a layer answers otherwise.
-    """
-    graph = read(path, signature)
-    found = cut(graph, config.cut or "")
-    report = compare(port(graph), reference(path, graph, signature), probes(graph, side=96))
-    if not report.passed:
-        wrong = report.wrong[0] if report.wrong else "first choices"
-        raise FailedPrecondition(
-            f"the export cannot be carried over: '{wrong}' differs (crossfade weights --parity)"
-        )
-    pixels = Pixels.of(found, config.pixels or "")
-    return Backbone(found, pixels, moving_statistics=config.moving_statistics)

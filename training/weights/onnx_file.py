@@ -153,6 +153,10 @@ class _Reader:
             kind, attributes = "clip", {"low": attrs.get("min"), "high": attrs.get("max")}
         elif op == "Gather":
             kind, attributes = "gather", {"axis": int(attrs.get("axis", 0))}
+        elif op == "Split" and len(inputs) > 1 and inputs[1] in self.constants:
+            axis = self._constant(f"{name}:axis", attrs.get("axis", 0))
+            sizes = tuple(int(size) for size in self.constants[inputs[1]])
+            kind, inputs, attributes = "split", (axis, inputs[0]), {"sizes": sizes}
         elif op == "Cast":
             wanted = self.onnx.helper.tensor_dtype_to_np_dtype(attrs["to"])
             kind, attributes = "cast", {"dtype": str(np.dtype(wanted))}
