@@ -131,9 +131,9 @@ def _all(options: argparse.Namespace) -> dict[str, np.ndarray]:
                 config = base.model_copy(update={"seed": seed, "heads": heads})
                 whole = options.runs / f"seed-{seed}"
                 place = options.runs / "ablation" / f"seed-{seed}" / name.replace(" ", "-")
-                places = (whole, None) if name == DEFAULT else (place, whole / _DETECTOR)
+                folder, made = (whole, None) if name == DEFAULT else (place, whole / _DETECTOR)
                 waiting[name, seed] = pool.submit(
-                    measured, source, config, *places, options.resamples
+                    measured, source, config, folder, made, options.resamples
                 )
             for (name, seed), future in waiting.items():
                 found[name, seed] = future.result()

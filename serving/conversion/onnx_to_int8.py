@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,12 +55,16 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
         shapes.quant_pre_process(
             str(fresh), str(prepared), skip_symbolic_shape=True, auto_merge=True
         )
-        say("quantising")
+        names = _chosen(onnx, prepared) if any(i.dtype == "BYTES" for i in signature.inputs) else []
+        say(f"quantising {len(names)} operations" if names else "quantising")
+        ask = functools.partial(
+            _quantise, quantization, prepared, result, rows, names=names, bits=job.activation_bits
+        )
         try:
-            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=True)
+            ask(per_channel=True)
         except ValueError:  # ONNX Runtime 1.32 stumbles over the biases of some small models
             say("quantising with one scale a tensor")
-            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=False)
+            ask(per_channel=False)
     except OSError:
         raise
     except Exception as error:
@@ -68,14 +73,34 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
     return dataclasses.replace(job.made, calibration=rows.origin, versions=versions)
 
 
+def _chosen(onnx: Any, file: Path) -> list[str]:
+    """The operations to quantise beside a text: convolutions, and what lies between them.
+
+    What is made of texts and what decides on both is left as it is: it is small, and a rounded
+    score changes which text a picture fits.
+    """
+    model = onnx.load(str(file))
+    names = onnx_graph.between_convolutions(model)
+    onnx.save(model, str(file))
+    return names
+
+
 def _quantise(
-    quantization: Any, source: Path, result: Path, rows: Rows, bits: int, *, per_channel: bool
+    quantization: Any,
+    source: Path,
+    result: Path,
+    rows: Rows,
+    *,
+    names: list[str],
+    bits: int,
+    per_channel: bool,
 ) -> None:
     types = quantization.QuantType
     quantization.quantize_static(
         str(source),
         str(result),
         _Reader(rows),
+        nodes_to_quantize=names,
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=per_channel,
         activation_type=types.QUInt16 if bits == 16 else types.QInt8,

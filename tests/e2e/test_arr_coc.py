@@ -1,8 +1,9 @@
-"""From a detection set to tokens of patches: trained by the command, served, and asked."""
+"""From a detection set to tokens of patches: trained, converted to 8 bits, served, and asked."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,15 +47,50 @@ def trained(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, trained: subprocess.CompletedProcess[str]) -> Iterator[ServerProcess]:
+def converted(folder: Path, trained: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The report of version 2, which is version 1 with convolutions of 8 bits."""
     assert trained.returncode == 0, trained.stderr
+    (folder / "pictures").mkdir()
+    for picture in (folder / "digits").glob("validation-*.png"):
+        shutil.copy(picture, folder / "pictures")
+    asked = {
+        "query": [["digit 3 left", "digit 5"], ["anything", "digit 0 on the right"]],
+        "token_budget": [[0, 18_816], [18_816, 0], [30_001, 12_288]],
+    }
+    (folder / "asked.json").write_text(json.dumps(asked))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "crossfade", "convert", "digits", "--to", "onnx-int8"),
+            *("--repository", str(folder / "models"), "--data", str(folder / "pictures")),
+            *("--range", "0", "255", "--inputs", str(folder / "asked.json"), "--json"),
+            *("--agreement", "0.95"),  # two epochs leave scores that are close to each other
+        ],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, converted: dict[str, Any]) -> Iterator[ServerProcess]:
+    with (folder / "models" / "digits" / "model.yaml").open("a") as config:
+        config.write("version_policy: all\n")
     started = ServerProcess("--model-repository", str(folder / "models"))
     yield started
     assert started.stop() == 0
 
 
 def ask(
-    server: ServerProcess, picture: bytes, texts: list[str], budgets: list[int]
+    server: ServerProcess,
+    picture: bytes,
+    texts: list[str],
+    budgets: list[int],
+    version: str = "",
 ) -> dict[str, Any]:
     values = {
         "image_bytes": ("BYTES", np.array([picture], dtype=object)),
@@ -67,13 +103,17 @@ def ask(
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
     with triton.InferenceServerClient(server.grpc) as client:
-        result = client.infer("digits", inputs)
+        result = client.infer("digits", inputs, model_version=version)
     return {name: result.as_numpy(name) for name in OUTPUTS}
 
 
-def test_a_picture_and_texts_become_tokens_of_patches(server: ServerProcess, folder: Path) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_picture_and_texts_become_tokens_of_patches(
+    server: ServerProcess, folder: Path, version: str
+) -> None:
     picture = (folder / "digits" / "test-0000.png").read_bytes()
-    answer = ask(server, picture, ["digit 3 left", "anything", "a zebra"], [18_816, 0, 30_001])
+    texts = ["digit 3 left", "anything", "a zebra"]
+    answer = ask(server, picture, texts, [18_816, 0, 30_001], version)
     assert answer["patch_tokens"].shape == (1, 3, 12, 16)
     assert answer["patch_tokens"].dtype == np.int32
     sums = answer["patch_tokens"].sum(axis=(2, 3))[0]
@@ -81,8 +121,23 @@ def test_a_picture_and_texts_become_tokens_of_patches(server: ServerProcess, fol
     assert sums[2] == 30_001
     assert answer["fallback"].tolist() == [[False, False, True]]
     assert answer["unknown_words"].tolist() == [[0, 0, 2]]
-    other = ask(server, picture, ["digit 5 right"], [18_816])
+    other = ask(server, picture, ["digit 5 right"], [18_816], version)
     assert (other["relevance"][:, 0] != answer["relevance"][:, 0]).any()
+
+
+def test_a_quarter_of_the_size_answers_nearly_alike(
+    server: ServerProcess, folder: Path, converted: dict[str, Any]
+) -> None:
+    found = converted["differences"]["real"]
+    assert found["unknown_words"]["max_abs"] == found["fallback"]["max_abs"] == 0
+    assert found["patch_tokens"]["overlap"] > 0.95
+    assert found["relevance"]["overlap"] is None
+    assert converted["result"]["activation_bits"] == 8
+    assert converted["result"]["size_bytes"] < 0.35 * converted["source"]["size_bytes"]
+    picture = (folder / "digits" / "test-0001.png").read_bytes()
+    one, two = (ask(server, picture, ["digit 3"], [18_816], version) for version in "12")
+    assert (one["relevance"] != two["relevance"]).any()
+    np.testing.assert_allclose(two["relevance"], one["relevance"], atol=0.1)
 
 
 def test_a_damaged_picture_is_refused(server: ServerProcess) -> None:

@@ -129,6 +129,8 @@ def _join(onnx: Any, text: Any, numeric: Any) -> Any:
     numeric.opset_import.extend(e for e in text.opset_import if e.domain not in present)
     text = onnx.compose.add_prefix(text, "text/", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(text, numeric, io_map=[("tokens", "tokens")])
+    del joined.opset_import[:]  # both graphs' were put one after the other
+    joined.opset_import.extend(numeric.opset_import)
     onnx.checker.check_model(joined)
     return joined
 
