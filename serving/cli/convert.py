@@ -160,6 +160,9 @@ def _source(options: argparse.Namespace) -> Source:
         folder = folder / model.versions[number].folder
     if model.error:
         raise InvalidArgument(model.error)
+    if model.config.ensemble is not None:
+        names = dict.fromkeys(member.model for member in model.config.ensemble.members)
+        raise InvalidArgument(f"it is an ensemble: convert its members, {', '.join(names)}")
     platform, artifact = find_artifact(model.config, folder)
     return Source(model, number, folder, platform, artifact)
 

@@ -21,6 +21,7 @@ from crossfade.runtimes.core.model import Signature, Tensor, Tensors, TensorSpec
 from crossfade.serving.conversion.probes import Range
 
 _IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
+_PIXELS: Final = ("UINT8", "FP32", "FP16")
 _MODES: Final = {1: "L", 3: "RGB"}
 # More rows prove nothing new, and have to fit into memory.
 MAX_ROWS: Final = 1000
@@ -214,6 +215,7 @@ def _in_turn(rows: Sequence[Any], spec: TensorSpec, count: int, stacked: bool) -
 def _picture_input(signature: Signature) -> TensorSpec:
     """The input that takes the picture."""
     found = [s for s in signature.inputs if s.dtype != "BYTES" and len(s.shape or ()) in (3, 4)]
+    found = [s for s in found if s.dtype in _PIXELS] or found  # other numbers are seldom pixels
     texts = [s for s in signature.inputs if s.dtype == "BYTES"]
     if not found and len(texts) > 1:
         texts = [s for s in texts if "image" in s.name or "bytes" in s.name]
@@ -233,7 +235,7 @@ def _picture(file: Path, spec: TensorSpec, stacked: bool, value_range: Range | N
     first = len(dims) == 3 and dims[0] in _MODES and dims[2] not in _MODES
     channels = dims[0] if first else dims[-1]
     height, width = dims[1:3] if first else dims[:2]
-    if len(dims) != 3 or channels not in _MODES or spec.dtype not in ("UINT8", "FP32", "FP16"):
+    if len(dims) != 3 or channels not in _MODES or spec.dtype not in _PIXELS:
         raise InvalidArgument(
             f"how an image becomes input '{spec.name}' ({spec.dtype} {list(spec.shape or ())}) is"
             " not known; give an .npz"

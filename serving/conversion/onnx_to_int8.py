@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.runtimes.core.model import Artifact, Tensor
+from crossfade.runtimes.core.model import Artifact, Signature, Tensor
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.reason import one_line
 from crossfade.serving.conversion import calibration, onnx_graph
@@ -55,7 +55,7 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
         shapes.quant_pre_process(
             str(fresh), str(prepared), skip_symbolic_shape=True, auto_merge=True
         )
-        names = _chosen(onnx, prepared) if any(i.dtype == "BYTES" for i in signature.inputs) else []
+        names = _chosen(onnx, prepared) if _decides(signature) else []
         say(f"quantising {len(names)} operations" if names else "quantising")
         ask = functools.partial(
             _quantise, quantization, prepared, result, rows, names=names, bits=job.activation_bits
@@ -73,11 +73,17 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
     return dataclasses.replace(job.made, calibration=rows.origin, versions=versions)
 
 
-def _chosen(onnx: Any, file: Path) -> list[str]:
-    """The operations to quantise beside a text: convolutions, and what lies between them.
+def _decides(signature: Signature) -> bool:
+    """Whether it reads texts, or answers whole numbers: counts, indexes, yes or no."""
+    whole = any(spec.dtype.startswith(("INT", "UINT", "BOOL")) for spec in signature.outputs)
+    return whole or any(spec.dtype == "BYTES" for spec in signature.inputs)
 
-    What is made of texts and what decides on both is left as it is: it is small, and a rounded
-    score changes which text a picture fits.
+
+def _chosen(onnx: Any, file: Path) -> list[str]:
+    """The operations to quantise of a model that decides: convolutions, and what is between them.
+
+    What is made of texts, and what decides, is left as it is: it is small, and scores that are
+    rounded decide otherwise.
     """
     model = onnx.load(str(file))
     names = onnx_graph.between_convolutions(model)

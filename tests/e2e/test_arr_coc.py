@@ -30,11 +30,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> subprocess.CompletedProcess[str]:
-    data = compose(folder / "digits")
+    compose(folder / "digits")
+    return train(folder, "digits")
+
+
+def train(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    data = folder / "digits" / "import.jsonl"
     return subprocess.run(
         [
-            *(sys.executable, "-m", "crossfade", "train", "arr-coc", "--name", "digits"),
+            *(sys.executable, "-m", "crossfade", "train", "arr-coc", "--name", name, *options),
             *("--data", str(data), "--repository", str(folder / "models")),
             *("--run-dir", str(folder / "run"), *settings),
         ],
@@ -77,7 +82,17 @@ def converted(folder: Path, trained: subprocess.CompletedProcess[str]) -> dict[s
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, converted: dict[str, Any]) -> Iterator[ServerProcess]:
+def parts(folder: Path, trained: subprocess.CompletedProcess[str]) -> list[str]:
+    """The same run as two models and their pipeline."""
+    assert trained.returncode == 0, trained.stderr
+    done = train(folder, "parts", "--split-text")
+    assert done.returncode == 0, done.stderr
+    return sorted(path.name for path in (folder / "models").glob("parts*"))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, converted: dict[str, Any], parts: list[str]) -> Iterator[ServerProcess]:
+    assert parts == ["parts", "parts-text", "parts-vision"]
     with (folder / "models" / "digits" / "model.yaml").open("a") as config:
         config.write("version_policy: all\n")
     started = ServerProcess("--model-repository", str(folder / "models"))
@@ -90,7 +105,9 @@ def ask(
     picture: bytes,
     texts: list[str],
     budgets: list[int],
+    *,
     version: str = "",
+    model: str = "digits",
 ) -> dict[str, Any]:
     values = {
         "image_bytes": ("BYTES", np.array([picture], dtype=object)),
@@ -103,7 +120,7 @@ def ask(
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
     with triton.InferenceServerClient(server.grpc) as client:
-        result = client.infer("digits", inputs, model_version=version)
+        result = client.infer(model, inputs, model_version=version)
     return {name: result.as_numpy(name) for name in OUTPUTS}
 
 
@@ -113,7 +130,7 @@ def test_a_picture_and_texts_become_tokens_of_patches(
 ) -> None:
     picture = (folder / "digits" / "test-0000.png").read_bytes()
     texts = ["digit 3 left", "anything", "a zebra"]
-    answer = ask(server, picture, texts, [18_816, 0, 30_001], version)
+    answer = ask(server, picture, texts, [18_816, 0, 30_001], version=version)
     assert answer["patch_tokens"].shape == (1, 3, 12, 16)
     assert answer["patch_tokens"].dtype == np.int32
     sums = answer["patch_tokens"].sum(axis=(2, 3))[0]
@@ -121,7 +138,7 @@ def test_a_picture_and_texts_become_tokens_of_patches(
     assert sums[2] == 30_001
     assert answer["fallback"].tolist() == [[False, False, True]]
     assert answer["unknown_words"].tolist() == [[0, 0, 2]]
-    other = ask(server, picture, ["digit 5 right"], [18_816], version)
+    other = ask(server, picture, ["digit 5 right"], [18_816], version=version)
     assert (other["relevance"][:, 0] != answer["relevance"][:, 0]).any()
 
 
@@ -135,14 +152,29 @@ def test_a_quarter_of_the_size_answers_nearly_alike(
     assert converted["result"]["activation_bits"] == 8
     assert converted["result"]["size_bytes"] < 0.35 * converted["source"]["size_bytes"]
     picture = (folder / "digits" / "test-0001.png").read_bytes()
-    one, two = (ask(server, picture, ["digit 3"], [18_816], version) for version in "12")
+    one, two = (ask(server, picture, ["digit 3"], [18_816], version=version) for version in "12")
     assert (one["relevance"] != two["relevance"]).any()
     np.testing.assert_allclose(two["relevance"], one["relevance"], atol=0.1)
 
 
-def test_a_damaged_picture_is_refused(server: ServerProcess) -> None:
+def test_two_models_in_a_pipeline_answer_as_one(server: ServerProcess, folder: Path) -> None:
+    picture = (folder / "digits" / "test-0002.png").read_bytes()
+    texts, budgets = ["Digit 3, left", "", "a zebra"], [18_816, 0, 12_289]
+    one = ask(server, picture, texts, budgets, version="1")
+    two = ask(server, picture, texts, budgets, model="parts")
+    for name in OUTPUTS:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-6, err_msg=name)
+    with triton.InferenceServerClient(server.grpc) as client:
+        metadata = [client.get_model_metadata(name) for name in ("digits", "parts", "parts-vision")]
+    inputs = [{i.name: (i.datatype, list(i.shape)) for i in found.inputs} for found in metadata]
+    assert inputs[0] == inputs[1]
+    assert inputs[2]["tokens"] == ("INT64", [-1, -1, 8])
+
+
+@pytest.mark.parametrize("model", ["digits", "parts"])
+def test_a_damaged_picture_is_refused(server: ServerProcess, model: str) -> None:
     with pytest.raises(InferenceServerException, match=r"is no JPEG, PNG") as e:
-        ask(server, b"no picture", ["digit 3"], [0])
+        ask(server, b"no picture", ["digit 3"], [0], model=model)
     assert "StatusCode.INVALID_ARGUMENT" in str(e.value)
 
 

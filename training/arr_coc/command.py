@@ -11,7 +11,7 @@ from typing import Any, Final
 from crossfade.runtimes.core.errors import NotFound
 from crossfade.serving.repository.layout import check_name
 from crossfade.serving.repository.lineage import Card
-from crossfade.training.arr_coc import entry
+from crossfade.training.arr_coc import entry, pipeline
 from crossfade.training.arr_coc import run as runs
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one value, such as heads.epochs=20; may be repeated",
     )
     option("--run-dir", type=Path, metavar="DIR", help="checkpoints and results (runs/NAME)")
+    option(
+        "--split-text",
+        action="store_true",
+        help="write NAME-text, NAME-vision and their pipeline NAME, for runtimes without strings",
+    )
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split-seed", type=int, metavar="N", help="draw the splits anew")
     split.add_argument("--contiguous", action="store_true", help="split into blocks by name")
@@ -78,10 +83,13 @@ def run(options: argparse.Namespace) -> int:
         found = evaluated(trained, folder)
         metrics = card_metrics(found)
         cards: list[Card] = []
-        made = publish(
-            entry.maker(trained, metrics, cards),
-            *(options.repository, options.name, entry.model_yaml(trained)),
-        )
+        if options.split_text:
+            made = pipeline.publish_split(trained, metrics, cards, options.repository, options.name)
+        else:
+            made = publish(
+                entry.maker(trained, metrics, cards),
+                *(options.repository, options.name, entry.model_yaml(trained)),
+            )
     sys.stdout.write(command_line.wrote(options, made, cards[0]))
     return 0
 
