@@ -63,12 +63,21 @@ def converted(folder: Path, trained: subprocess.CompletedProcess[str]) -> dict[s
         "token_budget": [[0, 18_816], [18_816, 0], [30_001, 12_288]],
     }
     (folder / "asked.json").write_text(json.dumps(asked))
-    done = subprocess.run(
+    done = convert(
+        *(folder, "digits", "--to", "onnx-int8", "--data", str(folder / "pictures"), "--json"),
+        *("--range", "0", "255", "--inputs", str(folder / "asked.json")),
+        *("--agreement", "0.95"),  # two epochs leave scores that are close to each other
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def convert(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
-            *(sys.executable, "-m", "crossfade", "convert", "digits", "--to", "onnx-int8"),
-            *("--repository", str(folder / "models"), "--data", str(folder / "pictures")),
-            *("--range", "0", "255", "--inputs", str(folder / "asked.json"), "--json"),
-            *("--agreement", "0.95"),  # two epochs leave scores that are close to each other
+            *(sys.executable, "-m", "crossfade", "convert", name, *options),
+            *("--repository", str(folder / "models")),
         ],
         cwd=ROOT.parent,
         capture_output=True,
@@ -76,9 +85,6 @@ def converted(folder: Path, trained: subprocess.CompletedProcess[str]) -> dict[s
         timeout=280,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +175,12 @@ def test_two_models_in_a_pipeline_answer_as_one(server: ServerProcess, folder: P
     inputs = [{i.name: (i.datatype, list(i.shape)) for i in found.inputs} for found in metadata]
     assert inputs[0] == inputs[1]
     assert inputs[2]["tokens"] == ("INT64", [-1, -1, 8])
+
+
+def test_a_pipeline_is_converted_by_its_members(parts: list[str], folder: Path) -> None:
+    done = convert(folder, "parts", "--to", "tensorrt")
+    assert done.returncode == 1
+    assert "convert its members, parts-text, parts-vision" in done.stderr
 
 
 @pytest.mark.parametrize("model", ["digits", "parts"])
