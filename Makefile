@@ -18,7 +18,7 @@ SPREAD := -n auto --maxprocesses 4 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once demo-fade test test-gpu test-large check format proto bench-serving bench-protocols \
     bench-transport bench-runtimes bench-ensembles bench-statistics bench-gpu bench-slim bench-isolation bench-tuning \
-    bench-warmstart bench-baseline bench-gate bench-arrcoc bench-deps \
+    bench-warmstart bench-baseline bench-gate bench-arrcoc bench-arrcoc-ablation bench-deps \
     demo-arrcoc soak native-deps native-check triton wheel clean
 
 help:  ## list the targets
@@ -95,6 +95,9 @@ bench-ensembles: $(TEST)/.ready $(TEST)/.native  ## measure ensembles: beside ba
 
 bench-arrcoc: $(TEST)/.ready  ## train and compare the query-aware model: make bench-arrcoc DATA=BCCD/
 	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc --data $(DATA) $(BENCH)
+
+bench-arrcoc-ablation: $(TEST)/.ready  ## which of its parts help, each at full length: make bench-arrcoc-ablation DATA=BCCD/
+	@OMP_NUM_THREADS=1 $(TEST)/bin/python -m crossfade.benchmarks.arr_coc_ablation --data $(DATA) $(BENCH)
 
 demo-arrcoc: $(TEST)/.ready  ## export, warm start, ARR-COC, evaluation, server, answer: make demo-arrcoc DATA=BCCD/
 	@$(TEST)/bin/python examples/arr_coc/demo.py --data $(DATA) $(if $(EXPORT),--export $(EXPORT))

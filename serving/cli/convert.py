@@ -60,6 +60,12 @@ def add(commands: Any) -> None:
         metavar="PATH",
         help="real inputs: a folder of images, or an .npz with an array of rows for each input",
     )
+    option(
+        "--inputs",
+        type=Path,
+        metavar="JSON",
+        help='the inputs beside a folder of images: rows by name, taken in turn ({"query": ["a"]})',
+    )
     option("--labels", type=Path, metavar="CSV", help="right answers: columns file,label or label")
     option(
         "--range",
@@ -102,9 +108,12 @@ def run(options: argparse.Namespace) -> int:
         options.after_decode,
         options.data,
         options.labels,
+        options.inputs,
         _range(options.range),
     )
-    for path in (options.data, options.labels):
+    if options.inputs is not None and options.data is None:
+        raise InvalidArgument("--inputs goes with a folder of images (--data)")
+    for path in (options.data, options.labels, options.inputs):
         if path is not None and not path.exists():
             raise NotFound(f"there is nothing at '{path}'")
     limits = Limits(options.timeout_s, options.tolerance, options.agreement)
@@ -151,6 +160,9 @@ def _source(options: argparse.Namespace) -> Source:
         folder = folder / model.versions[number].folder
     if model.error:
         raise InvalidArgument(model.error)
+    if model.config.ensemble is not None:
+        names = dict.fromkeys(member.model for member in model.config.ensemble.members)
+        raise InvalidArgument(f"it is an ensemble: convert its members, {', '.join(names)}")
     platform, artifact = find_artifact(model.config, folder)
     return Source(model, number, folder, platform, artifact)
 

@@ -10,7 +10,7 @@ import numpy as np
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE, Artifact, Signature
-from crossfade.serving.conversion import data
+from crossfade.serving.conversion import data, others
 from crossfade.serving.conversion.data import Rows
 from crossfade.serving.conversion.job import Job
 from crossfade.serving.conversion.savedmodel_source import FRONT
@@ -27,12 +27,18 @@ def rows(job: Job, signature: Signature, say: Callable[[str], None]) -> Rows:
             f"{job.target} is calibrated on real data: give a folder of images or an .npz (--data)"
         )
     if not (job.scratch / FRONT).is_dir():
-        found = data.read(Path(job.data), signature, job.value_range)
+        found = given(job, signature)
     else:
         say("decoding the data as the model does")
         found = decoded(job)
     say(f"calibrating on {found.origin}")
     return found
+
+
+def given(job: Job, signature: Signature) -> Rows:
+    """Reads what the user gave as inputs of a signature; raises as ``data.read``."""
+    values = others.read(Path(job.others)) if job.others is not None else None
+    return data.read(Path(job.data or ""), signature, job.value_range, others=values)
 
 
 def decoded(job: Job) -> Rows:
@@ -41,14 +47,12 @@ def decoded(job: Job) -> Rows:
         Artifact(job.scratch / FRONT, job.name, 1, options={"intra_op_threads": 1})
     )
     try:
-        given = data.read(
-            Path(job.data or ""), session.signatures[DEFAULT_SIGNATURE], job.value_range
-        )
+        files = given(job, session.signatures[DEFAULT_SIGNATURE])
         runs = [
-            session.run(given.batch(index, index + 1), DEFAULT_SIGNATURE, ())
-            for index in range(given.count)
+            session.run(files.batch(index, index + 1), DEFAULT_SIGNATURE, ())
+            for index in range(files.count)
         ]
     finally:
         session.close()
     inputs = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
-    return Rows(inputs, given.origin, names=given.names)
+    return Rows(inputs, files.origin, names=files.names)

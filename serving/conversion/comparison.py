@@ -22,12 +22,16 @@ class Difference:
         scale: the reference's largest magnitude.
         cosine: of the two as vectors; 1 where both are zero.
         finite: the answer is finite wherever the reference is.
+        overlap: of whole numbers and booleans, what both have in common: 1 less the sum of the
+            differences, as a part of the sum of each element's larger magnitude. Counts in which
+            a few are moved have a cosine near 1 whatever they count; this tells how many are.
     """
 
     max_abs: float
     scale: float
     cosine: float
     finite: bool
+    overlap: float | None = None
 
     @property
     def relative(self) -> float:
@@ -56,7 +60,8 @@ def compare(reference: Tensor, answer: Tensor) -> Difference:
     was, now = was[usual], now[usual]
     if not finite:
         return Difference(np.inf, _largest(was), 0.0, False)
-    return Difference(_largest(now - was), _largest(was), _cosine(was, now), True)
+    overlap = _overlap(was, now) if reference.dtype.kind in "iub" else None
+    return Difference(_largest(now - was), _largest(was), _cosine(was, now), True, overlap)
 
 
 def top1(scores: Tensor) -> Tensor:
@@ -78,6 +83,11 @@ def _same_odd(was: Tensor, now: Tensor) -> bool:
 
 def _largest(values: Tensor) -> float:
     return float(np.abs(values).max()) if values.size else 0.0
+
+
+def _overlap(was: Tensor, now: Tensor) -> float:
+    larger = float(np.maximum(np.abs(was), np.abs(now)).sum())
+    return 1.0 - float(np.abs(now - was).sum()) / larger if larger else 1.0
 
 
 def _cosine(was: Tensor, now: Tensor) -> float:

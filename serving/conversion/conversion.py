@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from crossfade.runtimes.core.errors import (
     LoadFailed,
 )
 from crossfade.runtimes.core.model import DEFAULT_SIGNATURE
-from crossfade.serving.conversion import child, job, onnx_to_tensorrt, report, staging
+from crossfade.serving.conversion import child, job, onnx_to_tensorrt, report, staging, warmup
 from crossfade.serving.conversion.job import Job
 from crossfade.serving.conversion.targets import TARGETS, steps
 from crossfade.serving.repository.layout import LABEL_FILES, ModelFiles, check_name
@@ -81,6 +82,7 @@ class Given:
     after_decode: bool = False
     data: Path | None = None
     labels: Path | None = None
+    others: Path | None = None
     value_range: tuple[float, float] | None = None
 
 
@@ -126,6 +128,7 @@ def convert(
             after_decode=given.after_decode,
             data=_text(given.data),
             labels=_text(given.labels),
+            others=_text(given.others),
             value_range=given.value_range,
             warmups=[(w.signature, dict(w.inputs)) for w in source.model.config.warmup],
             class_names=class_names(source),
@@ -157,6 +160,8 @@ def convert(
         report.write(document, version / report.FILE)
         if names:
             (version / LABEL_FILES[0]).write_text("".join(f"{name}\n" for name in names), "utf-8")
+        if destination.name == source.model.name:  # whose configuration asks for them
+            _copy_warm_up_files(source, version)
         return Outcome(document, _publish(stage, version, destination))
 
 
@@ -227,6 +232,13 @@ def _check_destination(source: Source, target: str, destination: Destination, gi
         )
 
 
+def _copy_warm_up_files(source: Source, version: Path) -> None:
+    for asked in source.model.config.warmup:
+        for name in warmup.files(list(asked.inputs.values())):
+            if (source.folder / name).is_file() and not (version / name).exists():
+                shutil.copyfile(source.folder / name, version / name)
+
+
 def _publish(stage: Path, version: Path, destination: Destination) -> Path:
     place = destination.parent / destination.name
     if not destination.versioned:
@@ -260,7 +272,8 @@ def _document(
     )
     choices = (
         f"first choices the same in {limits.agreement:.1%} of the real rows (without classes:"
-        f" a cosine of {limits.agreement:g}), accuracy at most one point lower, all values finite"
+        f" a cosine of {limits.agreement:g}, of whole numbers as much in common), accuracy at"
+        " most one point lower, all values finite"
     )
     document = {
         **found,

@@ -11,7 +11,7 @@ import dataclasses
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from crossfade.runtimes.core.model import Signature, Tensor, Tensors, TensorSpec
 from crossfade.serving.conversion.probes import Range
 
 _IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
+_PIXELS: Final = ("UINT8", "FP32", "FP16")
 _MODES: Final = {1: "L", 3: "RGB"}
 # More rows prove nothing new, and have to fit into memory.
 MAX_ROWS: Final = 1000
@@ -67,7 +68,11 @@ def is_stacked(signature: Signature) -> bool:
 
 
 def read(
-    path: Path, signature: Signature, value_range: Range | None, max_rows: int = MAX_ROWS
+    path: Path,
+    signature: Signature,
+    value_range: Range | None,
+    max_rows: int = MAX_ROWS,
+    others: Mapping[str, Sequence[Any]] | None = None,
 ) -> Rows:
     """Reads a folder of images or an ``.npz`` for a signature.
 
@@ -76,13 +81,17 @@ def read(
         signature: what the inputs must fit.
         value_range: what 0 and 255 of a picture become for an input of floats.
         max_rows: what is beyond is left out.
+        others: rows of the inputs beside the images, taken in turn; those that are not there are
+            zero or empty.
 
     Raises:
         NotFound: there is nothing there.
         InvalidArgument: it is neither, or does not fit the signature; the message says how.
     """
     if path.is_dir():
-        return _images(path, signature, value_range, max_rows)
+        return _images(path, signature, value_range, max_rows, others or {})
+    if others:
+        raise InvalidArgument("values of other inputs go with a folder of images; an .npz has all")
     if path.is_file() and path.suffix == ".npz":
         return _archive(path, signature, max_rows)
     if not path.exists():
@@ -152,7 +161,13 @@ def _checked(array: Tensor, spec: TensorSpec, stacked: bool, file: str) -> Tenso
     return array if spec.dtype == "BYTES" else array.astype(dtype)
 
 
-def _images(folder: Path, signature: Signature, value_range: Range | None, max_rows: int) -> Rows:
+def _images(
+    folder: Path,
+    signature: Signature,
+    value_range: Range | None,
+    max_rows: int,
+    others: Mapping[str, Sequence[Any]],
+) -> Rows:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and p.is_file())
     if not files:
         raise InvalidArgument(f"the folder '{folder.name}' holds no images")
@@ -167,8 +182,17 @@ def _images(folder: Path, signature: Signature, value_range: Range | None, max_r
     else:
         pictures = np.stack([_picture(file, spec, stacked, value_range) for file in files])
     inputs = {spec.name: pictures}
-    for other in signature.inputs:
-        if other is not spec and not other.optional:
+    beside = {other.name: other for other in signature.inputs if other is not spec}
+    for name in others:
+        if name not in beside:
+            raise InvalidArgument(
+                f"'{escape(name)}' is no input beside the images; there are"
+                f" {', '.join(beside) or 'none'}"
+            )
+    for other in beside.values():
+        if other.name in others:
+            inputs[other.name] = _in_turn(others[other.name], other, len(files), stacked)
+        elif not other.optional:
             shape = tuple(1 if n == -1 else n for n in (other.shape or (1,))[stacked:])
             empty: object = b"" if other.dtype == "BYTES" else 0
             inputs[other.name] = np.full((len(files), *shape), empty, dtype=NUMPY[other.dtype])
@@ -176,9 +200,22 @@ def _images(folder: Path, signature: Signature, value_range: Range | None, max_r
     return Rows(inputs, f"{len(files)} images of {folder.name}", True, names, stacked)
 
 
+def _in_turn(rows: Sequence[Any], spec: TensorSpec, count: int, stacked: bool) -> Tensor:
+    """``count`` rows of JSON values, from the first again after the last."""
+    try:
+        given = np.array(rows)
+    except ValueError:  # lists of different lengths
+        raise InvalidArgument(f"the rows of input '{spec.name}' differ in shape") from None
+    made = _checked(given, spec, stacked, "the other inputs")
+    if spec.dtype != "BYTES" and not np.array_equal(made, given):
+        raise InvalidArgument(f"a value of input '{spec.name}' is beyond {spec.dtype}")
+    return made[np.arange(count) % len(made)]
+
+
 def _picture_input(signature: Signature) -> TensorSpec:
     """The input that takes the picture."""
     found = [s for s in signature.inputs if s.dtype != "BYTES" and len(s.shape or ()) in (3, 4)]
+    found = [s for s in found if s.dtype in _PIXELS] or found  # other numbers are seldom pixels
     texts = [s for s in signature.inputs if s.dtype == "BYTES"]
     if not found and len(texts) > 1:
         texts = [s for s in texts if "image" in s.name or "bytes" in s.name]
@@ -198,7 +235,7 @@ def _picture(file: Path, spec: TensorSpec, stacked: bool, value_range: Range | N
     first = len(dims) == 3 and dims[0] in _MODES and dims[2] not in _MODES
     channels = dims[0] if first else dims[-1]
     height, width = dims[1:3] if first else dims[:2]
-    if len(dims) != 3 or channels not in _MODES or spec.dtype not in ("UINT8", "FP32", "FP16"):
+    if len(dims) != 3 or channels not in _MODES or spec.dtype not in _PIXELS:
         raise InvalidArgument(
             f"how an image becomes input '{spec.name}' ({spec.dtype} {list(spec.shape or ())}) is"
             " not known; give an .npz"

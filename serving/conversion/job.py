@@ -45,6 +45,7 @@ class Job:
         signature: the one to convert; ``None`` is ``serving_default`` or the only one.
         after_decode: cut off the graph's own decoding of files.
         data, labels: a folder of images or an ``.npz``; a CSV of right answers.
+        others: a JSON file with rows of the inputs beside the images.
         value_range: of the values of floating-point inputs; ``None`` is not known.
         warmups: declared warm-up requests (signature, inputs).
         class_names: in index order; empty where they are not known.
@@ -65,6 +66,7 @@ class Job:
     after_decode: bool = False
     data: str | None = None
     labels: str | None = None
+    others: str | None = None
     value_range: tuple[float, float] | None = None
     warmups: Sequence[tuple[str, Mapping[str, Any]]] = ()
     class_names: Sequence[str] = ()

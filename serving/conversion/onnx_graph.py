@@ -14,6 +14,7 @@ from crossfade.runtimes.reason import one_line
 
 # Domains that ONNX Runtime has built in.
 _KNOWN_DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+_CONVOLUTIONS: Final = {"Conv", "ConvTranspose"}
 
 
 def read(path: Path) -> Any:
@@ -66,9 +67,35 @@ def renewed(model: Any, opset: int) -> Any:
                 f"the model is of opset {own} and cannot be renewed: {one_line(error)}"
             ) from error
     model.ir_version = max(model.ir_version, 4)
+    used = {entry.domain: entry for entry in model.opset_import}  # a merged model names some twice
+    del model.opset_import[:]
+    model.opset_import.extend(used.values())
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
+
+
+def between_convolutions(model: Any) -> list[str]:
+    """Names of the convolutions, and of nodes that pass values from one to another.
+
+    Nodes without a name get one.
+    """
+    nodes = list(model.graph.node)
+    for number, node in enumerate(nodes):
+        node.name = node.name or f"{node.op_type}_{number}"
+    after, before = set[str](), set[str]()  # tensors that a convolution makes, or will read
+    follow = [_reached(node, node.input, node.output, after) for node in nodes]
+    lead = [_reached(node, node.output, node.input, before) for node in reversed(nodes)]
+    kept = zip(nodes, follow, reversed(lead), strict=True)
+    return [node.name for node, follows, leads in kept if follows and leads]
+
+
+def _reached(node: Any, near: Iterable[str], far: Iterable[str], tensors: set[str]) -> bool:
+    """Whether a node is a convolution or touches one of ``tensors``; its far side is added."""
+    reached = node.op_type in _CONVOLUTIONS or not tensors.isdisjoint(near)
+    if reached:
+        tensors.update(name for name in far if name)
+    return reached
 
 
 def rename(model: Any, names: Mapping[str, str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Final
 
 from crossfade.runtimes import registry
 from crossfade.runtimes.core.errors import LoadFailed
-from crossfade.runtimes.core.model import Artifact, Tensor
+from crossfade.runtimes.core.model import Artifact, Signature, Tensor
 from crossfade.runtimes.extras import require
 from crossfade.runtimes.reason import one_line
 from crossfade.serving.conversion import calibration, onnx_graph
@@ -54,12 +55,16 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
         shapes.quant_pre_process(
             str(fresh), str(prepared), skip_symbolic_shape=True, auto_merge=True
         )
-        say("quantising")
+        names = _chosen(onnx, prepared) if _decides(signature) else []
+        say(f"quantising {len(names)} operations" if names else "quantising")
+        ask = functools.partial(
+            _quantise, quantization, prepared, result, rows, names=names, bits=job.activation_bits
+        )
         try:
-            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=True)
+            ask(per_channel=True)
         except ValueError:  # ONNX Runtime 1.32 stumbles over the biases of some small models
             say("quantising with one scale a tensor")
-            _quantise(quantization, prepared, result, rows, job.activation_bits, per_channel=False)
+            ask(per_channel=False)
     except OSError:
         raise
     except Exception as error:
@@ -68,14 +73,40 @@ def convert(job: Job, say: Say, source: Path | None = None) -> Made:
     return dataclasses.replace(job.made, calibration=rows.origin, versions=versions)
 
 
+def _decides(signature: Signature) -> bool:
+    """Whether it reads texts, or answers whole numbers: counts, indexes, yes or no."""
+    whole = any(spec.dtype.startswith(("INT", "UINT", "BOOL")) for spec in signature.outputs)
+    return whole or any(spec.dtype == "BYTES" for spec in signature.inputs)
+
+
+def _chosen(onnx: Any, file: Path) -> list[str]:
+    """The operations to quantise of a model that decides: convolutions, and what is between them.
+
+    What is made of texts, and what decides, is left as it is: it is small, and scores that are
+    rounded decide otherwise.
+    """
+    model = onnx.load(str(file))
+    names = onnx_graph.between_convolutions(model)
+    onnx.save(model, str(file))
+    return names
+
+
 def _quantise(
-    quantization: Any, source: Path, result: Path, rows: Rows, bits: int, *, per_channel: bool
+    quantization: Any,
+    source: Path,
+    result: Path,
+    rows: Rows,
+    *,
+    names: list[str],
+    bits: int,
+    per_channel: bool,
 ) -> None:
     types = quantization.QuantType
     quantization.quantize_static(
         str(source),
         str(result),
         _Reader(rows),
+        nodes_to_quantize=names,
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=per_channel,
         activation_type=types.QUInt16 if bits == 16 else types.QInt8,

@@ -11,9 +11,9 @@ import numpy as np
 from crossfade.runtimes.core.dtypes import NUMPY
 from crossfade.runtimes.core.model import Signature, Tensor, Tensors, TensorSpec
 
-_LARGE: Final = 1e4
 # For a dimension that may be any size: the usual one first.
-_SIZES: Final = (32, 1, 7, 33)
+SIZES: Final = (32, 1, 7, 33)
+_LARGE: Final = 1e4
 Range = tuple[float, float]
 Fill = Callable[[TensorSpec, tuple[int, ...]], Tensor]
 
@@ -52,7 +52,7 @@ def probes(
     random = np.random.default_rng(seed)
     known = sizes or {}
 
-    def make(fill: Fill, rows: int = 1, free: int = _SIZES[0]) -> dict[str, Tensor]:
+    def make(fill: Fill, rows: int = 1, free: int = SIZES[0]) -> dict[str, Tensor]:
         return {
             spec.name: fill(spec, shape_of(spec, rows, free, known.get(spec.name)))
             for spec in signature.inputs
@@ -67,7 +67,7 @@ def probes(
             yield Probe(f"random, {rows} rows", make(uniform, rows))
     if any(-1 in (spec.shape or ())[signature.batched :] for spec in signature.inputs):
         known = {}
-        for size in _SIZES:
+        for size in SIZES:
             yield Probe(f"random, free sizes {size}", make(uniform, free=size))
     yield Probe("zeros", make(constant(0.0)), low <= 0 <= high)
     yield Probe("ones", make(constant(1.0)), low <= 1 <= high)

@@ -41,7 +41,7 @@ _ASSUMED: Final[Range] = (0.0, 1.0)
 
 @dataclasses.dataclass
 class Worst:
-    """The largest differences of one output over a group of inputs."""
+    """The largest differences of one output over a group of inputs; ``overlap`` is the mean."""
 
     inputs: int = 0
     max_abs: float = 0.0
@@ -49,6 +49,7 @@ class Worst:
     cosine: float = 1.0
     finite: bool = True
     at: str = ""
+    overlap: float | None = None
 
     def add(self, found: Difference, name: str) -> None:
         """Takes one comparison into account."""
@@ -59,6 +60,9 @@ class Worst:
         self.relative = max(self.relative, found.relative)
         self.cosine = min(self.cosine, found.cosine)
         self.finite = self.finite and found.finite
+        if found.overlap is not None:
+            before = found.overlap if self.overlap is None else self.overlap
+            self.overlap = before + (found.overlap - before) / self.inputs
 
 
 class Proof:
@@ -228,9 +232,9 @@ def _real(job: Job, proof: Proof) -> tuple[Rows | None, Rows | None]:
     """Real inputs of the converted signature, and the source's own where decoding was cut off."""
     if job.data is not None:
         if job.made.cut is None:
-            return data.read(Path(job.data), proof.wanted, job.value_range), None
+            return calibration.given(job, proof.wanted), None
         signature = proof.source.signatures[proof.name]
-        return calibration.decoded(job), data.read(Path(job.data), signature, job.value_range)
+        return calibration.decoded(job), calibration.given(job, signature)
     return (warmup.rows(job, proof.wanted) if job.made.cut is None else None), None
 
 
@@ -294,7 +298,13 @@ def _first_choices(
     if output is None:
         if quantised:
             for name, worst in proof.groups["real"].items():
-                if worst.cosine < proof.job.agreement:
+                if worst.overlap is not None:
+                    if worst.overlap < proof.job.agreement:
+                        proof.reasons.append(
+                            f"of the whole numbers of output '{name}' only {worst.overlap:.2%} are"
+                            " in common"
+                        )
+                elif worst.cosine < proof.job.agreement:
                     proof.reasons.append(f"output '{name}' has a cosine of {worst.cosine:.4f}")
         return None
     same = [bool((top1(p.was[output]) == top1(p.now[output])).all()) for p in found]

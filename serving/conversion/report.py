@@ -75,6 +75,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
                 f"  {group:12} {name}: largest difference {float(worst['max_abs']):.3g}"
                 f" (relative {float(worst['relative']):.3g}), cosine {float(worst['cosine']):.6f},"
                 f" {'finite' if worst['finite'] else 'NOT FINITE'}, {worst['inputs']} inputs"
+                + _common(worst.get("overlap"))
             )
     if report.get("thresholds"):
         lines.append(f"  wanted   {report['thresholds']['text']}")
@@ -97,3 +98,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
             f"  size     {source['size_bytes']:,} bytes before, {result['size_bytes']:,} after"
         )
     return lines
+
+
+def _common(overlap: float | None) -> str:
+    return "" if overlap is None else f", {float(overlap):.2%} in common"

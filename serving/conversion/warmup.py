@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
 import numpy as np
 
 from crossfade.runtimes.core.dtypes import NUMPY
@@ -33,6 +36,17 @@ def rows(job: Job, signature: Signature) -> Rows | None:
         return None  # of different sizes: no rows of one table
     result = Rows(inputs, f"{len(found)} declared warm-up requests", False, stacked=stacked)
     return result if result.count else None
+
+
+def files(value: object) -> Iterator[str]:
+    """The files of a version's folder that warm-up values name, as ``{file: NAME}``."""
+    if isinstance(value, Mapping):
+        named = value.get("file")
+        if isinstance(named, str) and Path(named).name == named:
+            yield named
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from files(inner)
 
 
 def _array(spec: TensorSpec, value: object) -> Tensor:

@@ -257,6 +257,7 @@ def test_a_batch_of_one_and_real_digits(shared: Path, tmp_path: Path) -> None:
         (["broken", "--to", "onnx", "--output", "o"], "corrupt"),
         (["custom.onnx", "--to", "onnx-int8", "--data", "x.npz", "--output", "o"], "my.own.Magic"),
         (["digits", "--repository", "models", "--to", "onnx-int8", "--data", "no.npz"], "nothing"),
+        (["digits", "--repository", "models", "--to", "onnx-int8", "--inputs", "a"], "(--data)"),
         (["digits", "--repository", "models", "--to", "onnx-int8", "--data", "x.npz"], "no array"),
         (
             ["digits", "--repository", "models", "--to", "onnx-int8", "--data", "nan.npz"],

@@ -15,7 +15,7 @@ from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.repository.layout import check_name
 from crossfade.serving.repository.lineage import Card
-from crossfade.training.arr_coc import entry
+from crossfade.training.arr_coc import entry, pipeline
 from crossfade.training.arr_coc import run as runs
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = _EPILOG
     add_run(parser)
+    parser.add_argument(
+        "--split-text",
+        action="store_true",
+        help="write NAME-text, NAME-vision and their pipeline NAME, for runtimes without strings",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -109,10 +114,13 @@ def run(options: argparse.Namespace) -> int:
         found = evaluated(trained, folder)
         metrics = card_metrics(found)
         cards: list[Card] = []
-        made = publish(
-            entry.maker(trained, metrics, cards),
-            *(options.repository, options.name, entry.model_yaml(trained)),
-        )
+        if options.split_text:
+            made = pipeline.publish_split(trained, metrics, cards, options.repository, options.name)
+        else:
+            made = publish(
+                entry.maker(trained, metrics, cards),
+                *(options.repository, options.name, entry.model_yaml(trained)),
+            )
     sys.stdout.write(command_line.wrote(options, made, cards[0]))
     return 0
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from crossfade.serving.repository.lineage import FILE, Card, Origin
+from crossfade.serving.repository.lineage import FILE, Card, Origin, Parity
 from crossfade.training.arr_coc import export
 from crossfade.training.arr_coc.compare import TOKEN_RECALL_AIM, careful_threshold
 from crossfade.training.arr_coc.evaluate import score
@@ -19,8 +19,9 @@ from crossfade.training.detection.records import SPLITS, DetectionSet
 from crossfade.training.lineage import facts
 
 TASK: Final = "arr-coc"
-_MODEL: Final = "model.onnx"
+MODEL: Final = "model.onnx"
 _WARM: Final = "warm"
+WriteModel = Callable[[Trained, Mapping[str, float], Path], Parity]
 
 
 def thresholds(trained: Trained) -> dict[str, float]:
@@ -40,13 +41,18 @@ def thresholds(trained: Trained) -> dict[str, float]:
     return out
 
 
-def write(folder: Path, trained: Trained, metrics: Mapping[str, float]) -> Card:
-    """Fills a version's folder.
+def write(
+    folder: Path,
+    trained: Trained,
+    metrics: Mapping[str, float],
+    write_model: WriteModel = export.write,
+) -> Card:
+    """Fills a version's folder; ``write_model`` writes the ONNX file and proves it.
 
     Raises:
         FailedPrecondition: the model cannot be written, or the file answers otherwise.
     """
-    proof = export.write(trained, thresholds(trained), folder / _MODEL)
+    proof = write_model(trained, thresholds(trained), folder / MODEL)
     shutil.copyfile(warm_picture(trained.data), folder / warm_name(trained.data))
     counts: dict[str, int] = {split: len(trained.data.of(split)) for split in SPLITS}
     card = Card(
@@ -83,10 +89,13 @@ def model_yaml(trained: Trained) -> dict[str, Any]:
 
 
 def maker(
-    trained: Trained, metrics: Mapping[str, float], cards: list[Card]
+    trained: Trained,
+    metrics: Mapping[str, float],
+    cards: list[Card],
+    write_model: WriteModel = export.write,
 ) -> Callable[[Path], None]:
     """Returns what ``publish`` calls; the card is appended to ``cards``."""
-    return lambda folder: cards.append(write(folder, trained, metrics))
+    return lambda folder: cards.append(write(folder, trained, metrics, write_model))
 
 
 def warm_picture(data: DetectionSet) -> Path:

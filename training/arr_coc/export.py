@@ -95,6 +95,24 @@ def write(trained: Trained, thresholds: Mapping[str, float], file: Path) -> Pari
         FailedPrecondition: PyTorch cannot write it, or the file answers otherwise.
     """
     onnx = require("onnx", "training", "writing ONNX files")
+    module = _write_numeric(trained, thresholds, file)
+    onnx.save(_join(onnx, text_graph(trained.language), onnx.load(str(file))), str(file))
+    _, texts, _ = examples(trained.language)
+    return _prove(module, trained.language, file, {"query": np.array(texts, dtype=object)})
+
+
+def write_vision(trained: Trained, thresholds: Mapping[str, float], file: Path) -> Parity:
+    """Writes and proves the same without the text: it takes ``tokens`` of ``text_graph`` instead.
+
+    Raises as ``write``.
+    """
+    module = _write_numeric(trained, thresholds, file)
+    _, texts, _ = examples(trained.language)
+    tokens = np.stack([trained.language.tokens(row) for row in texts])
+    return _prove(module, trained.language, file, {"tokens": tokens})
+
+
+def _write_numeric(trained: Trained, thresholds: Mapping[str, float], file: Path) -> Served:
     module = served(trained, thresholds)
     image, _, budget = examples(trained.language)
     tokens = torch.zeros(*budget.shape, MAX_WORDS, dtype=torch.int64)
@@ -106,8 +124,7 @@ def write(trained: Trained, thresholds: Mapping[str, float], file: Path) -> Pari
     n, q = torch.export.Dim("N"), torch.export.Dim("Q")
     free = {"image": {0: n}, "tokens": {0: n, 1: q}, "token_budget": {0: n, 1: q}}
     onnx_file.write(module, example, OUTPUTS, file, opset=OPSET, dynamic=free)
-    onnx.save(_join(onnx, text_graph(trained.language), onnx.load(str(file))), str(file))
-    return _prove(module, trained.language, file)
+    return module
 
 
 def examples(language: Language) -> tuple[np.ndarray, list[list[str]], np.ndarray]:
@@ -129,16 +146,20 @@ def _join(onnx: Any, text: Any, numeric: Any) -> Any:
     numeric.opset_import.extend(e for e in text.opset_import if e.domain not in present)
     text = onnx.compose.add_prefix(text, "text/", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(text, numeric, io_map=[("tokens", "tokens")])
+    del joined.opset_import[:]  # both graphs' were put one after the other
+    joined.opset_import.extend(numeric.opset_import)
     onnx.checker.check_model(joined)
     return joined
 
 
-def _prove(module: Served, language: Language, file: Path) -> Parity:
+def _prove(
+    module: Served, language: Language, file: Path, said: Mapping[str, np.ndarray]
+) -> Parity:
     """Compares relevances by ``facts.parity``; budgets must be met exactly."""
     image, texts, budget = examples(language)
     ort = require("onnxruntime", "training", "checking ONNX files")
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feed = {"query": np.array(texts, dtype=object), "token_budget": budget}
+    feed = {**said, "token_budget": budget}
     tokens = torch.from_numpy(np.stack([language.tokens(row) for row in texts]))
 
     @torch.inference_mode()

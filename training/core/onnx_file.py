@@ -60,6 +60,8 @@ def write(
                 verbose=False,
             )
         assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # stack traces, with paths of this machine
         program.save(str(path), external_data=False)
     except OSError:
         raise

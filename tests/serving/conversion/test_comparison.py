@@ -32,6 +32,23 @@ def test_the_numbers_bound_each_other(was: np.ndarray, data: st.DataObject) -> N
     assert found.within(1e-4) == (found.max_abs <= 1e-4 * max(1.0, float(np.abs(was).max())))
 
 
+counts = arrays.arrays(np.int32, arrays.array_shapes(max_side=5), elements=st.integers(0, 400))
+
+
+@given(counts, st.data())
+def test_counts_have_in_common_what_was_not_moved(was: np.ndarray, data: st.DataObject) -> None:
+    now = was.copy()
+    moved = data.draw(st.integers(0, int(was.flat[0])))
+    now.flat[0] -= moved
+    now.flat[-1] += moved
+    found = compare(was, now).overlap
+    total = int(was.sum())
+    kept = moved if was.size > 1 else 0
+    assert found == pytest.approx(1 - 2 * kept / (total + kept) if total else 1)
+    assert compare(now, was).overlap == pytest.approx(found)
+    assert compare(was.astype(np.float32), now.astype(np.float32)).overlap is None
+
+
 @given(tensors, st.floats(1e-3, 1e3))
 def test_cosine_does_not_see_the_length(tensor: np.ndarray, length: float) -> None:
     scaled = tensor.astype(np.float64) * length

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossfade.runtimes.core.errors import InvalidArgument, NotFound
 from crossfade.runtimes.core.model import Signature, TensorSpec
-from crossfade.serving.conversion import data
+from crossfade.serving.conversion import data, others
 
 OUT = [TensorSpec("y", "FP32", (-1, 2))]
 
@@ -102,6 +102,63 @@ def test_images_for_bytes_pixels_and_floats(tmp_path: Path) -> None:
     )
     assert Image.open(io.BytesIO(files.inputs["image_bytes"][0])).size == (8, 6)
     assert files.inputs["key"].tolist() == [b"", b""]
+
+
+ASKED = of(
+    TensorSpec("x", "UINT8", (-1, 4, 4, 3)),
+    TensorSpec("query", "BYTES", (-1, -1)),
+    TensorSpec("budget", "INT32", (-1, -1)),
+    TensorSpec("key", "BYTES", (-1,)),
+)
+
+
+def test_what_is_asked_of_images_is_taken_in_turn(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png", (1, 2, 3))
+    asked = {"query": [["cat", "Hünd"], ["bird", ""]], "budget": [[1, 2]]}
+    found = data.read(tmp_path, ASKED, None, others=asked).inputs
+    first, second = [b"cat", "Hünd".encode()], [b"bird", b""]
+    assert found["query"].tolist() == [first, second, first]
+    assert found["budget"].dtype == np.int32
+    assert found["budget"].tolist() == [[1, 2]] * 3
+    assert found["key"].tolist() == [b""] * 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"x": [[1]]}, "'x' is no input beside the images; there are query, budget, key"),
+        ({"nothing": [1]}, "'nothing' is no input"),
+        ({"query": [["a"], ["b", "c"]]}, "'query' differ in shape"),
+        ({"query": ["a"]}, r"needs \[rows, any\]"),
+        ({"query": [[1]]}, "takes texts"),
+        ({"budget": [["a"]]}, "takes INT32"),
+        ({"budget": [[2**40]]}, "beyond INT32"),
+        ({"budget": [[0.5]]}, "takes INT32"),
+        ({"budget": [[None]]}, "takes INT32"),
+    ],
+)
+def test_what_is_asked_must_fit(tmp_path: Path, asked: dict[str, list], says: str) -> None:
+    picture(tmp_path / "a.png", (1, 2, 3))
+    with pytest.raises(InvalidArgument, match=says):
+        data.read(tmp_path, ASKED, None, others=asked)
+
+
+def test_an_archive_has_all_inputs_itself(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="go with a folder of images"):
+        data.read(npz(tmp_path, x=np.zeros((2, 3))), ROWS, None, others={"x": [[1, 2, 3]]})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[1]", b'{"a": "b"}', b'{"a": []}', b"[" * 100_000]
+)
+def test_a_broken_file_of_inputs(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "asked.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgument, match=r"'asked\.json'"):
+        others.read(path)
+    with pytest.raises(NotFound):
+        others.read(tmp_path / "none.json")
 
 
 def test_how_floats_are_scaled_is_never_guessed(tmp_path: Path) -> None:

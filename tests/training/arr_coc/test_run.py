@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossfade.runtimes.core.errors import FailedPrecondition, NotFound, ResourceExhausted
-from crossfade.training.arr_coc import command, compare, entry, export, plots, run
+from crossfade.runtimes.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+)
+from crossfade.serving.repository.lineage import Card, check
+from crossfade.training.arr_coc import command, compare, entry, export, pipeline, plots, run
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
 from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, PATCHES
@@ -170,6 +179,39 @@ def test_without_a_budget_patches_have_enough_or_the_least(session: ort.Inferenc
     assert set(np.unique(tokens)) <= {64, 196}
     if len(np.unique(tokens)) == 2:
         assert relevance[tokens == 196].min() >= relevance[tokens == 64].max()
+
+
+def test_without_strings_there_are_two_models_and_a_pipeline(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards: list[Card] = []
+    made = pipeline.publish_split(trained, {}, cards, tmp_path, "cells")
+    assert check(made) == cards[0]
+
+    def again(trained: Trained, thresholds: Any, file: Path) -> Any:
+        shutil.copyfile(made / "model.onnx", file)
+        return cards[0].parity
+
+    monkeypatch.setattr(export, "write_vision", again)
+    newer = pipeline.publish_split(trained, {}, cards, tmp_path, "cells")
+    assert [made, newer] == [tmp_path / "cells-vision" / number for number in "12"]
+    assert sorted(p.name for p in (tmp_path / "cells-text").iterdir()) == ["1"]
+    assert [p.name for p in (tmp_path / "cells").iterdir()] == ["model.yaml"]
+    model = onnx.load(str(made / "model.onnx"))
+    kinds = {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
+    assert onnx.TensorProto.STRING not in kinds
+    assert b"export.py" not in (made / "model.onnx").read_bytes()  # paths of this machine
+    other = dataclasses.replace(
+        trained.language, class_words=(("figure",), *trained.language.class_words[1:])
+    )
+    with pytest.raises(FailedPrecondition, match="knows other words"):
+        pipeline.publish_split(
+            dataclasses.replace(trained, language=other), {}, cards, tmp_path, "cells"
+        )
+    (tmp_path / "cells" / "model.yaml").write_text("platform: onnx\n")
+    with pytest.raises(AlreadyExists, match="'cells' is another model"):
+        pipeline.publish_split(trained, {}, cards, tmp_path, "cells")
+    assert not (tmp_path / "cells-vision" / "3").exists()
 
 
 def test_shipped_configurations_say_what_they_are() -> None:
