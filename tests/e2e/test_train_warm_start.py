@@ -22,7 +22,7 @@ from tests.conftest import ServerProcess
 LABELS = ("dandelion", "rose", "sunflower")
 SETTINGS = (
     *("batch_size=6", "probe_epochs=30", "stages=1", "stage_epochs=2", "head.widths=[]"),
-    "optimisation.learning_rate=0.01",
+    *("optimisation.learning_rate=0.01", "stage_rate=0.01"),  # one picture a label says little
 )
 PROBE_STEPS = 30 * 4
 pytestmark = pytest.mark.slow
