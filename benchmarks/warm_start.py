@@ -5,8 +5,9 @@ to 9 are then learned twice, by the same network in PyTorch and on the same pict
 fresh weights, and warm, as `crossfade train warm-start` does it: the head on frozen features, then
 one stage after the other with it. The warm start has half of the cold one's updates. Counted are
 those until the accuracy on pictures that nothing is trained on is, for the first time, what the
-cold start has at its end. Both ways' rates were chosen on the seeds 100 to 102, which are not
-among those that are reported; the cold start has the better one of 0.003 and 0.01.
+cold start has at its end. Both ways' rates, and the warm-up after a stage is opened, were chosen
+on the seeds 100 to 102, which are not among those that are reported; the cold start has the better
+one of 0.003 and 0.01, and no warm-up, which does not help it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ STAGE_STEPS: Final = 20
 EVERY_STEPS: Final = 5
 _BATCH: Final = 16
 _RATE: Final = 1e-2
-_STAGE_RATE: Final = 5e-3
+_STAGE_RATE: Final = 1e-2
+_STAGE_WARMUP_STEPS: Final = 10
 _STAGE_DECAY: Final = 0.6
 _TRAINED_ON: Final = 20  # pictures of each new digit
 _HERE: Final = Place(0, 1, torch.device("cpu"))
@@ -130,6 +132,7 @@ def _warm(backbone: Backbone, data: Any, seed: int) -> list[tuple[int, float]]:
             seed=seed + stage,
             steps=WARM_STEPS - done if stage == stages else steps,
             rate=_STAGE_RATE if stage else _RATE,
+            warmup_steps=_STAGE_WARMUP_STEPS if stage else 0,
             ends=stage == stages,
         )
         curve += [(step + done, accuracy) for step, accuracy in part]
@@ -148,12 +151,14 @@ def _learn(
     seed: int,
     steps: int,
     rate: float,
+    warmup_steps: int = 0,
     ends: bool,
 ) -> list[tuple[int, float]]:
     """Accuracies on the test pictures by updates; the rate falls to nothing where it ends."""
     pictures, classes, unseen, wanted = data
     model = heads.WarmClassifier(backbone, head)
-    how = Optimisation(learning_rate=rate, schedule=Schedule(kind="cosine" if ends else "constant"))
+    schedule = Schedule(kind="cosine" if ends else "constant").warmed(warmup_steps, steps)
+    how = Optimisation(learning_rate=rate, schedule=schedule)
     made = [
         *groups(head, rate, how.weight_decay),
         *backbone.rates(rate, 1.0 if backbone.moving_statistics else _STAGE_DECAY),
@@ -183,14 +188,15 @@ def _reached(curve: list[tuple[int, float]], goal: float) -> int | None:
 
 
 def main() -> int:
-    """Prints a table; 0 if the median warm start needs at most half the updates."""
+    """Prints a table; 0 if all reach it, and the median one within half of the cold one's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(one_seed(Path(folder) / "export", seed))
         sys.stderr.write(f"seed {seed}: {rows[-1]}\n")
@@ -205,13 +211,15 @@ def main() -> int:
             f" {row['warm_steps']} (ends at {row['warm_accuracy']:.1%}) | {share:.2f} |\n"
         )
     median = statistics.median(shares)
+    reached = sum(row["warm_steps"] is not None for row in rows)
     sys.stdout.write(
-        f"\nmedian share {median:.2f}, worst {max(shares):.2f}; the bar for the median is 0.50\n"
+        f"\n{reached} of {len(rows)} get there within {WARM_STEPS} updates, half of the cold"
+        f" start's {COLD_STEPS}; median share {median:.2f}, worst {max(shares):.2f}\n"
     )
     if options.json:
         result = {"rows": rows, "median_share": median, "worst_share": max(shares)}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if median <= 0.5 else 1
+    return 0 if reached == len(rows) and median <= 0.5 else 1
 
 
 if __name__ == "__main__":

@@ -133,11 +133,65 @@ def test_it_is_served_and_its_card_is_true(
     assert sum(right) / len(files) == card.metrics["test/accuracy"], "another than was measured"
 
 
-def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def together(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that torchrun started."""
+    place = tmp_path_factory.mktemp("together")
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    finished(start(command(data, tmp_path), (*torchrun, "-m", "crossfade")))
-    card = lineage.check(tmp_path / "models" / "shapes" / "1")
+    finished(start(command(data, place), (*torchrun, "-m", "crossfade")))
+    return place
+
+
+def test_two_processes_train_one_model(together: Path) -> None:
+    card = lineage.check(together / "models" / "shapes" / "1")
     assert card.environment["processes"] == "2"
     assert card.metrics["test/accuracy"] > 0.5, "no better than chance"
-    steps = max((tmp_path / "run" / "checkpoints").iterdir()).name
+    steps = max((together / "run" / "checkpoints").iterdir()).name
     assert steps == "step-000000012", "half as many as one process takes"
+
+
+RAY = """
+import sys, tempfile
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+def each(options):
+    from crossfade.serving.cli.main import main
+    assert main(options["command"]) == 0
+
+with tempfile.TemporaryDirectory(prefix="ray") as scratch:  # sockets need a short path
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100_000_000,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=scratch,
+    )
+    TorchTrainer(
+        each,
+        train_loop_config={"command": sys.argv[1:]},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=scratch),
+    ).fit()
+    ray.shutdown()
+"""
+
+
+def test_ray_train_comes_to_the_same_bytes_as_torchrun(
+    data: Path, together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray.train.torch", reason="Ray Train is not installed: ray[train]")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    program = tmp_path / "program.py"
+    program.write_text(RAY)
+    whole = [sys.executable, str(program), *command(data, tmp_path)]
+    environment = {**os.environ, **THREADS}
+    done = subprocess.run(
+        whole, capture_output=True, text=True, check=False, timeout=110, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    card = lineage.check(tmp_path / "models" / "shapes" / "1")
+    assert card.environment["processes"] == "2"
+    assert weights(tmp_path) == weights(together)

@@ -41,6 +41,7 @@ def small_net(folder: Path) -> None:
 def table_net(folder: Path) -> None:
     """Columns (numbers, and a category as a number) to two scores: an MLP with an embedding."""
     keras = tensorflow().keras
+    keras.utils.set_random_seed(3)
     layers = keras.layers
     numbers = keras.Input((6,), name="numbers")
     category = keras.Input((1,), dtype="int32", name="category")
@@ -55,6 +56,7 @@ def table_net(folder: Path) -> None:
 def application(name: str, folder: Path) -> None:
     """One of Keras' own architectures, for pictures of any size, ten classes."""
     keras = tensorflow().keras
+    keras.utils.set_random_seed(3)
     base = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(None, None, 3)
     )

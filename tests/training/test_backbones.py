@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,21 @@ def test_a_real_automl_export(shared: Path) -> None:
     features = cut(graph)
     backbone = Backbone(features, Pixels.of(features))
     assert backbone.side == 224
-    assert backbone(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape[1] == backbone_width(
-        features
-    )
+    name, values = images[0]
+    (wanted,) = reference(path, graph).run(values, [features.tensor])[features.tensor]
+    (picture,) = (torch.from_numpy(value) for value in values.values())
+    found = backbone.net(picture).detach().numpy()[0]
+    assert found.shape[2] == backbone_width(features)
+    means = [maps.mean((0, 1)) for maps in (wanted, found)]
+    assert np.corrcoef(*means)[0, 1] > 0.99, name
+
+
+def test_a_backbone_of_8_bits_keeps_the_grids_ends_and_rounds_nothing(shared: Path) -> None:
+    features = cut(tflite_file.read(shared / "automl-vision-edge" / "flowers" / "model.tflite"))
+    backbone = Backbone(features, Pixels.of(features))
+    assert not any(step.node.op == "quantized" for step in backbone.net.steps)
+    ends = [step.node.attributes for step in backbone.net.steps if step.node.op == "clip"]
+    assert {end["low"] == 0 for end in ends} == {True, False}, "with ReLU, and without"
 
 
 def backbone_width(features: Cut) -> int:
@@ -104,6 +117,19 @@ def test_a_place_of_ones_own_and_one_that_is_not_there(small_net: Path) -> None:
     assert len(cut(graph, node).graph.nodes) < len(cut(graph).graph.nodes)
     with pytest.raises(InvalidArgument, match="no tensor or node 'nowhere'"):
         cut(graph, "nowhere")
+
+
+def test_the_digest_is_of_what_is_computed(small: Cut) -> None:
+    """Two cuts with the same weights, the second behind one more operation."""
+    nodes = small.graph.nodes
+    (last,) = (node for node in nodes if small.graph.outputs["features"] in node.outputs)
+    assert last.op == "relu"
+    sooner = dataclasses.replace(small.graph, outputs={"features": last.inputs[0]})
+    shorter = backbone_of(dataclasses.replace(small, graph=sooner))
+    shorter_again = backbone_of(dataclasses.replace(small, graph=sooner))
+    whole = backbone_of(small)
+    assert shorter.net.state_dict().keys() == whole.net.state_dict().keys()
+    assert shorter.digest() == shorter_again.digest() != whole.digest()
 
 
 def test_the_range_of_pixels_is_never_guessed(small: Cut) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
-from crossfade.training.torch_port.coverage import coverage, require_complete
+from crossfade.training.torch_port.coverage import Coverage, coverage, require_complete
 from crossfade.training.torch_port.fill import fill
 from crossfade.training.torch_port.module import Ported, port
 from crossfade.training.torch_port.parity import Report, compare
@@ -47,6 +48,18 @@ def compared(ported: Ported, graph: Graph, reference: Any, side: int = 40) -> Re
     return compare(ported, reference, probes(graph, side=side))
 
 
+def say(name: str, covered: Coverage, report: Report) -> None:
+    """The numbers of the table in docs/training.md, which ``pytest -rP`` shows."""
+    weights = f"{len(covered.carried)} of {covered.as_dict()['weights']} weights"
+    relative = max(layer.relative for layer in report.layers)
+    largest = max(layer.max_abs for layer in report.layers)
+    outputs = max(output.max_abs for output in report.outputs)
+    sys.stdout.write(
+        f"{name}: {weights}, {len(report.probes)} probes, worst layer {relative:.1e} of its"
+        f" magnitude (largest difference {largest:.1e}), outputs {outputs:.1e}\n"
+    )
+
+
 def test_each_layer_answers_alike(graph: Graph, reference: SavedModelReference) -> None:
     report = compared(port(graph), graph, reference)
     assert report.passed, report.wrong
@@ -68,7 +81,9 @@ def test_a_table(table_net: Path) -> None:
     report = compare(ported, SavedModelReference(table_net, graph, ""), probes(graph))
     assert report.passed, report.wrong
     assert {"embedding", "first_bn"} <= {layer.name for layer in report.layers}
-    assert coverage(inventory(graph), ported.carried).as_dict()["fraction"] == 1
+    covered = coverage(inventory(graph), ported.carried)
+    assert covered.as_dict()["fraction"] == 1
+    say("tabular MLP", covered, report)
 
 
 def _swap_depthwise(ported: Ported) -> str:
@@ -236,8 +251,10 @@ def test_architectures(name: str, tmp_path: Path, shared: Path) -> None:
     keras_models.application(name, tmp_path)
     graph = savedmodel_file.read(tmp_path)
     ported = port(graph)
-    require_complete(coverage(inventory(graph), ported.carried))
+    covered = coverage(inventory(graph), ported.carried)
+    require_complete(covered)
     files = picture_files(shared / "images", 4)
     report = compare(ported, SavedModelReference(tmp_path, graph, ""), probes(graph, files))
     assert report.passed, report.wrong
     assert max(output.max_abs for output in report.outputs) <= 1e-4
+    say(name, covered, report)

@@ -19,6 +19,7 @@ from crossfade.training.backbones.backbone import Backbone, Pixels
 from crossfade.training.backbones.cutting import cut
 from crossfade.training.backbones.feature_cache import FeatureCache
 from crossfade.training.core.devices import Place
+from crossfade.training.core.optimise import Updates
 from crossfade.training.image_classifier.data import DataSet, load
 from crossfade.training.warm_start import trainer
 from crossfade.training.warm_start.config import WarmStartConfig
@@ -141,6 +142,22 @@ def test_a_stage_that_does_worse_is_taken_back(
     assert pieces.backbone.digest() == digest
     batches = len(pieces.data.splits["training"].classes) // 32
     assert trained.metrics["steps"] == batches * (4 + 2)  # stage 2 was not tried
+
+
+def test_rates_rise_after_a_stage_is_opened(
+    small_net: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors = []
+
+    class Watched(Updates):
+        def take(self, loss_of_batch: Any) -> float:
+            factors.append(self.factor)
+            return super().take(loss_of_batch)
+
+    monkeypatch.setattr(trainer, "Updates", Watched)
+    pieces = Pieces(small_net, pictures, tmp_path, probe_epochs=1, stages=1, stage_epochs=8)
+    pieces.train(tmp_path / "run")
+    assert factors[:6] == pytest.approx([1.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_killed_run_goes_on_to_the_same_result(

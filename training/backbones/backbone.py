@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -15,6 +15,7 @@ from crossfade.runtimes.core.errors import FailedPrecondition, InvalidArgument
 from crossfade.training.backbones.cutting import Cut
 from crossfade.training.torch_port.layers import Conv
 from crossfade.training.torch_port.module import port
+from crossfade.training.weights.graph import Graph
 from crossfade.training.weights.inventory import digest
 
 RANGES: Final = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
@@ -63,7 +64,8 @@ class Backbone(nn.Module):
 
     Stages end where the maps get smaller, so each is one resolution. Frozen ones have no
     gradients, and their batch normalisations stay in eval, whatever ``train`` is told; those of
-    stages that train keep their statistics too, unless ``moving_statistics``.
+    stages that train keep their statistics too, unless ``moving_statistics``. An export of 8 bits
+    is computed without their rounding.
 
     Attributes:
         stages: names of layers, from the picture to the features.
@@ -72,7 +74,7 @@ class Backbone(nn.Module):
     def __init__(self, cut: Cut, pixels: Pixels, *, moving_statistics: bool = False) -> None:
         """Ports the graph, frozen as a whole; raises as ``port``."""
         super().__init__()
-        self.net = port(cut.graph)
+        self.net = port(_unrounded(cut.graph))
         self.pixels = pixels
         self.moving_statistics = moving_statistics
         (self._entry,) = cut.graph.inputs.values()
@@ -171,8 +173,9 @@ class Backbone(nn.Module):
         return groups
 
     def digest(self) -> str:
-        """SHA-256 of weights, statistics and what is done to pixels."""
-        total = hashlib.sha256(repr((self.pixels, self._layout)).encode())
+        """SHA-256 of weights, statistics, steps and what is done to pixels."""
+        steps = [(step.node.op, step.inputs, step.node.attributes) for step in self.net.steps]
+        total = hashlib.sha256(repr((self.pixels, self._layout, steps)).encode())
         for name, value in sorted(self.net.state_dict().items()):
             total.update(name.encode() + digest(value.detach().cpu().numpy()).encode())
         return total.hexdigest()
@@ -181,6 +184,24 @@ class Backbone(nn.Module):
         for names in self.stages[len(self.stages) - self._open :]:
             for name in names:
                 yield self.net.layers[name]
+
+
+def _unrounded(graph: Graph) -> Graph:
+    """Values between the steps of a grid are kept; its ends stay, as they are an activation.
+
+    Rounding would turn the last bit that two libraries differ in into whole steps.
+    """
+    nodes = [
+        dataclasses.replace(node, op="clip", attributes=_ends(node.attributes))
+        if node.op == "quantized"
+        else node
+        for node in graph.nodes
+    ]
+    return dataclasses.replace(graph, nodes=tuple(nodes))
+
+
+def _ends(grid: Mapping[str, float]) -> dict[str, float]:
+    return {end: grid[end] * grid["scale"] for end in ("low", "high")}
 
 
 def _stages(net: Any) -> Iterator[tuple[str, ...]]:

@@ -33,7 +33,7 @@ class Optimisation(Config):
         optimizer: AdamW (Loshchilov and Hutter 2019), or SGD with Nesterov momentum.
         weight_decay: not of biases and of normalisations' weights.
         clip_norm: gradients whose norm, of all together, is larger are scaled down to it.
-        precision: of activations; ``fp16`` needs CUDA and scales the loss.
+        precision: of activations; ``fp16`` scales the loss.
         accumulate: batches to one update.
     """
 
@@ -61,7 +61,7 @@ class Updates:
     """Updates a module's weights from losses. Not thread-safe.
 
     Attributes:
-        step: updates so far.
+        step: updates so far, with those that ``fp16`` skipped.
         factor: of the next update; each group's base rate times it is its rate.
     """
 
@@ -84,10 +84,8 @@ class Updates:
             parameter_groups: with a rate each; by default ``groups`` of the whole module.
 
         Raises:
-            InvalidArgument: ``fp16`` without CUDA, or nothing to train.
+            InvalidArgument: there is nothing to train.
         """
-        if config.precision == "fp16" and device.type != "cuda":
-            raise InvalidArgument("precision fp16 needs CUDA: say bf16 or fp32")
         made = parameter_groups or groups(module, config.learning_rate, config.weight_decay)
         if not made:
             raise InvalidArgument("there is nothing to train: all weights are frozen")
@@ -133,7 +131,7 @@ class Updates:
 
         Raises:
             NotFinite: the loss, or the gradient of an update, is NaN or infinite; with ``fp16``
-                such a gradient only lowers the scale.
+                such an update is skipped and halves the scale, until it is down to 1.
         """
         last = self._gathered + 1 == self._config.accumulate
         no_sync = getattr(self._module, "no_sync", contextlib.nullcontext)
@@ -185,7 +183,7 @@ class Updates:
         norm = float(
             torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm or math.inf)
         )
-        if not math.isfinite(norm) and not self._scaler.is_enabled():
+        if not math.isfinite(norm) and self._scaler.get_scale() <= 1:  # it is 1 without fp16
             self._drop()
             raise NotFinite(
                 f"the gradient is {norm} at step {self.step} though the loss is finite: lower the"

@@ -57,6 +57,12 @@ class Schedule(pydantic.BaseModel):
         done = min((step - self.warmup_steps) / left, 1.0)
         return self._after(done, step - self.warmup_steps)
 
+    def warmed(self, steps: int, total_steps: int) -> Schedule:
+        """The same with a warm-up of ``steps``, of half of the run at most, if it has none."""
+        if self.warmup_steps or self.kind == "one_cycle":
+            return self
+        return self.model_copy(update={"warmup_steps": min(steps, total_steps // 2)})
+
     def _after(self, done: float, steps: int) -> float:
         """After the warm-up, at the share ``done`` of what is left."""
         fallen, high = 0.0, 1.0

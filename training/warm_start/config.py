@@ -51,6 +51,8 @@ class WarmStartConfig(Config):
         stage_rate: the last stage's learning rate as a share of the head's.
         stage_decay: of the rate, from each stage to the one before it (ULMFiT, Howard and Ruder
             2018: 1 / 2.6).
+        stage_warmup_steps: updates in which all rates rise from 0 after a stage is opened; half of
+            the stage's at most. AdamW's first ones move each weight by the whole rate.
         moving_statistics: batch normalisations of open stages go on with their statistics.
         cache_bytes: of the feature cache, at most.
     """
@@ -66,6 +68,7 @@ class WarmStartConfig(Config):
     stage_epochs: Count = 3
     stage_rate: Positive = 0.1
     stage_decay: Annotated[float, pydantic.Field(gt=0, le=1)] = 1 / 2.6
+    stage_warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 10
     moving_statistics: bool = False
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     seed: Annotated[int, pydantic.Field(ge=0)] = 0

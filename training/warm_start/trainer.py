@@ -190,6 +190,9 @@ def _updates(
     of_head = groups(head, how.learning_rate, how.weight_decay)
     of_stages = backbone.rates(how.learning_rate * config.stage_rate, config.stage_decay)
     decayed = [{"weight_decay": how.weight_decay, **group} for group in of_stages]
+    if stage:
+        schedule = how.schedule.warmed(config.stage_warmup_steps, total_steps)
+        how = how.model_copy(update={"schedule": schedule})
     module = head if stage == 0 else backbone
     return Updates(module, how, total_steps, place.device, parameter_groups=[*of_head, *decayed])
 

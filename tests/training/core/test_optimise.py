@@ -31,6 +31,12 @@ def rows(seed: int = 1, count: int = 8) -> torch.Tensor:
     return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
 
 
+def error_of(module: nn.Module, seed: int = 1) -> torch.Tensor:
+    """In fp32, as losses are computed."""
+    found: torch.Tensor = module(rows(seed)).float().square().mean()
+    return found
+
+
 def weights(module: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
@@ -73,17 +79,25 @@ def test_no_checkpoint_in_the_middle_of_an_update() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("kind", ["one_cycle", "plateau"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_restored_run_goes_on_to_the_same_weights(
-    tmp_path: Path, optimizer: Any, kind: Any
+    tmp_path: Path, optimizer: Any, kind: Any, precision: Any
 ) -> None:
+    """In fp16 with updates that were skipped before and after, so that the scale matters."""
     config = Optimisation(
-        optimizer=optimizer, learning_rate=0.05, schedule=Schedule(kind=kind, patience=0)
+        optimizer=optimizer,
+        learning_rate=0.05,
+        schedule=Schedule(kind=kind, patience=0),
+        precision=precision,
     )
 
     def go_on(module: nn.Module, updates: Updates, until: int) -> None:
         while updates.step < until:
             seed = updates.step
-            updates.take(lambda seed=seed: module(rows(seed)).square().mean())  # type: ignore[misc]
+            large = 1e6 if precision == "fp16" and seed in (1, 5) else 1.0
+            updates.take(
+                lambda seed=seed, large=large: large * error_of(module, seed)  # type: ignore[misc]
+            )
             updates.look(float(seed % 3))
 
     module = network()
@@ -102,6 +116,8 @@ def test_a_restored_run_goes_on_to_the_same_weights(
     resumed.load_state_dict(found[1]["updates"])
     go_on(again, resumed, 8)
     assert torch.equal(weights(module), weights(again))
+    assert updates.state_dict()["scaler"] == resumed.state_dict()["scaler"]
+    assert updates.state_dict()["scaler"].get("scale") == {"fp16": 2.0**14}.get(precision)
 
 
 def test_a_loss_that_is_nan_is_told_with_its_step_and_changes_nothing() -> None:
@@ -145,9 +161,63 @@ def test_bf16_computes_in_it_and_keeps_weights_in_fp32() -> None:
     assert {p.dtype for p in module.parameters()} == {torch.float32}
 
 
+def test_fp16_is_near_to_fp32() -> None:
+    half, whole = network(), network()
+    config = Optimisation(optimizer="sgd", learning_rate=0.1, clip_norm=None, schedule=CONSTANT)
+    seen = []
+
+    def loss() -> torch.Tensor:
+        out = half(rows())
+        seen.append(out.dtype)
+        value: torch.Tensor = out.float().square().mean()
+        return value
+
+    scaled = Updates(half, config.model_copy(update={"precision": "fp16"}), 1, CPU)
+    scaled.take(loss)
+    Updates(whole, config, 1, CPU).take(lambda: whole(rows()).square().mean())
+    assert seen == [torch.float16]
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert torch.allclose(weights(half), weights(whole), atol=1e-3)
+    assert not torch.equal(weights(whole), weights(network()))
+
+
+def test_an_update_that_overflows_is_skipped_and_halves_the_scale() -> None:
+    """It counts as a step: the schedule goes by the place in the run."""
+    module = network()
+    updates = Updates(module, Optimisation(precision="fp16"), 9, CPU)
+    updates.take(lambda: error_of(module))
+    before, scale = weights(module), updates.state_dict()["scaler"]["scale"]
+    updates.take(lambda: error_of(module) * 1e6)
+    assert torch.equal(weights(module), before)
+    assert updates.step == 2
+    assert updates.between
+    assert updates.state_dict()["scaler"]["scale"] == scale / 2
+    moments = updates.state_dict()["optimizer"]["state"].values()
+    assert {int(moment["step"]) for moment in moments} == {1}
+    updates.take(lambda: error_of(module))
+    assert not torch.equal(weights(module), before)
+
+
+def test_a_scale_that_has_nowhere_to_fall_ends_the_run() -> None:
+    """A gradient that is infinite by itself, though the loss is finite: no scale helps."""
+    module = nn.Linear(4, 1)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    updates = Updates(module, Optimisation(precision="fp16"), 99, CPU)
+
+    def steep() -> torch.Tensor:
+        found: torch.Tensor = module(rows()).float().abs().sqrt().sum()
+        return found
+
+    for halved in range(16):
+        updates.take(steep)
+        assert updates.state_dict()["scaler"]["scale"] == 2.0 ** (15 - halved)
+    with pytest.raises(NotFinite, match=r"the gradient is (inf|nan) at step 16 though"):
+        updates.take(steep)
+    assert int(torch.count_nonzero(weights(module))) == 0
+
+
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="fp16 needs CUDA"):
-        Updates(network(), Optimisation(precision="fp16"), 1, CPU)
     frozen = network().requires_grad_(False)
     with pytest.raises(InvalidArgument, match="all weights are frozen"):
         Updates(frozen, Optimisation(), 1, CPU)

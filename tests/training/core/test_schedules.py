@@ -92,6 +92,26 @@ def test_a_factor_is_from_0_to_1(
         assert schedule.factor(end + step, total) == pytest.approx(final)
 
 
+@given(
+    st.sampled_from(["constant", "cosine", "linear", "step", "wsd", "plateau"]),
+    st.integers(0, 50),
+    st.integers(3, 60),
+)
+def test_a_warm_up_is_half_of_the_run_at_most(kind: Any, steps: int, total: int) -> None:
+    plain = Schedule(kind=kind)
+    warmed = plain.warmed(steps, total)
+    rise = warmed.warmup_steps
+    assert rise == min(steps, total // 2)
+    factors = [warmed.factor(step, total) for step in range(total)]
+    assert factors[: rise + 1] == pytest.approx([(i + 1) / (rise + 1) for i in range(rise + 1)])
+    assert factors[-1] == pytest.approx(plain.factor(total - 1, total)) or kind == "step"
+
+
+def test_a_schedule_that_rises_by_itself_gets_no_other_warm_up() -> None:
+    for schedule in (Schedule(kind="one_cycle"), Schedule(warmup_steps=3)):
+        assert schedule.warmed(10, STEPS) == schedule
+
+
 def test_two_rises_are_refused() -> None:
     with pytest.raises(pydantic.ValidationError, match="rises by itself"):
         Schedule(kind="one_cycle", warmup_steps=3)
