@@ -63,6 +63,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.answered: list[bool] = []  # whether the answer was right
         self.failed: list[str] = []
+        self.pause_s = 0.005
         self.done = threading.Event()
         self._server = server
         with (folder / "held_out.csv").open(encoding="utf-8", newline="") as file:
@@ -87,7 +88,7 @@ class Client(threading.Thread):
                         truths = []
                 except Exception as error:
                     self.failed.append(repr(error))
-                time.sleep(0.01)
+                time.sleep(self.pause_s)
 
     def wait_more(self, count: int) -> None:
         wanted = len(self.answered) + count
@@ -145,6 +146,7 @@ def test_from_a_table_to_a_promoted_model(folder: Path, serve: Any) -> None:
     client.start()
     client.wait_more(200)
     at_first = len(client.answered)
+    client.pause_s = 0.05  # trainings take the processor
 
     # -- more labels, a custom model, and an ensemble of both fitted on what neither has seen
     told = crossfade(
@@ -168,6 +170,7 @@ def test_from_a_table_to_a_promoted_model(folder: Path, serve: Any) -> None:
         assert answer.as_numpy("scores").shape == (1, 10)
 
     # -- traffic goes over, and nobody notices
+    client.pause_s = 0.005
     (folder / "fade.yaml").write_text(PLAN)
     told = crossfade(
         folder, "fade", "start", "digits", "--from", "digits", "--to", "digits_custom",
