@@ -21,6 +21,7 @@ from crossfade.serving.fade.policy import Finding, Status
 from crossfade.serving.fade.recorder import Recorder
 from crossfade.serving.fade.records import Fade
 from crossfade.serving.lifecycle.detours import Detour
+from crossfade.serving.lifecycle.ensembles import members_of
 from crossfade.serving.lifecycle.manager import Manager
 from crossfade.serving.lifecycle.routing import key_of
 from crossfade.serving.lifecycle.served import Served
@@ -101,7 +102,7 @@ def open_fade(
 
 
 def check_lineage(candidate: ModelRef, manager: Manager) -> None:
-    """Whether it is known what the candidate was made of.
+    """Whether it is known what the candidate, or every member of such an ensemble, was made of.
 
     Raises:
         Unavailable, NotFound: it cannot answer.
@@ -109,6 +110,10 @@ def check_lineage(candidate: ModelRef, manager: Manager) -> None:
     """
     served = manager.lease(candidate)
     with served:
+        if served.config.ensemble is not None:
+            for member in members_of(served.config.ensemble):
+                check_lineage(member.ref, manager)
+            return
         try:
             if served.origin is None:
                 raise FailedPrecondition("it has no files of its own")

@@ -138,12 +138,18 @@ def test_the_gate(people: Path, tmp_path: Path) -> None:
             ("baseline", "--data", "{people}", "--target", "member", "--column", "age=text"),
             "no transformation 'text'",
         ),
+        (("baseline", "--data", "{people}"), "a table needs --target"),
+        (("gate", "--data", "{folder}", "--target", "y"), "is a folder, and a table is one CSV"),
+        (
+            ("gate", "--data", "{people}", "--target", "member", "--goal", "90"),
+            "a goal of 90 is no accuracy",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(
     people: Path, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
-    words = [word.format(people=people) for word in arguments]
+    words = [word.format(people=people, folder=tmp_path) for word in arguments]
     if words[0] == "baseline":
         words += ["--name", "people", "--repository", str(tmp_path / "m")]
     done = crossfade(*words)

@@ -142,13 +142,19 @@ def _pictures(options: argparse.Namespace) -> Any:
         seed=options.seed,
         report=bar(options.budget),
     )
-    return job.run(
-        options.data,
-        training_fraction_split=0.9 - options.test_share,
-        validation_fraction_split=0.1,
-        test_fraction_split=options.test_share,
-        budget_milli_node_hours=_milli_node_hours(options.budget),
-    )
+    try:
+        return job.run(
+            options.data,
+            training_fraction_split=0.9 - options.test_share,
+            validation_fraction_split=0.1,
+            test_fraction_split=options.test_share,
+            budget_milli_node_hours=_milli_node_hours(options.budget),
+        )
+    except (InvalidArgument, NotFound) as error:
+        if not options.data.is_file():
+            raise
+        hint = "without --target the data are pictures; a table needs --target"
+        raise type(error)(f"{error.message} ({hint})") from error
 
 
 def _of_export(folder: Path, table: Table) -> list[PlannedColumn]:

@@ -61,8 +61,12 @@ def study_data(
 
     Raises:
         WrongTable: a column is missing, or the target has too few rows or too many classes.
-        InvalidArgument: the goal is no better than a guess.
+        InvalidArgument: the goal is no better than a guess, or no accuracy.
     """
+    if goal is not None and task == "classification" and not 0 < goal <= 1:
+        raise InvalidArgument(
+            f"a goal of {goal:g} is no accuracy: that is a share of the rows, such as 0.95"
+        )
     texts = table.texts(target)
     known = np.flatnonzero(texts != "")
     missing = wilson(len(texts) - len(known), len(texts))

@@ -140,6 +140,8 @@ def read_csv(path: str | Path, *, missing: frozenset[str] = MISSING) -> Table:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            raise WrongTable(f"{path.name} is a folder, and a table is one CSV file")
         if path.stat().st_size > _MAX_BYTES:
             raise WrongTable(f"{path.name} has more than {_MAX_BYTES >> 30} GiB")
         content = path.read_bytes()

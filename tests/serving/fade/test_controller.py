@@ -168,6 +168,10 @@ def test_a_refused_start_leaves_nothing(serve: Callable[[], Server], tmp_path: P
 def test_a_plan_may_require_to_know_what_the_candidate_was_made_of(
     serve: Callable[[], Server], tmp_path: Path
 ) -> None:
+    members = "members: [{model: custom}, {model: flowers}]"
+    ensemble = f"ensemble: {{kind: weighted, scores: probabilities, {members}}}"
+    (tmp_path / "models" / "both").mkdir(parents=True)
+    (tmp_path / "models" / "both" / "model.yaml").write_text(ensemble)
     server = serve()
     plan = f"{{require_lineage: true, {PLAN}}}"
     with pytest.raises(FailedPrecondition, match=r"'custom' it is not known.*no lineage.json"):
@@ -186,5 +190,11 @@ def test_a_plan_may_require_to_know_what_the_candidate_was_made_of(
         files=files,
     )
     (version / lineage.FILE).write_text(card.text())
+    with pytest.raises(FailedPrecondition, match="'flowers' it is not known"):
+        server.fades.begin("flowers", "flowers", "both", plan, ANN)  # its other member
+    first = tmp_path / "models" / "flowers" / "1"
+    files = {p.name: lineage.digest_file(p) for p in first.iterdir()}
+    (first / lineage.FILE).write_text(card.model_copy(update={"files": files}).text())
+    server.fades.begin("known", "flowers", "both", plan, ANN)
     server.fades.begin("flowers", "flowers", "custom", plan, ANN)
     assert server.who() == 1
