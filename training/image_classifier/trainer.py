@@ -20,6 +20,7 @@ from crossfade.training.core.run_log import RunLog
 from crossfade.training.image_classifier.config import Data, ImageClassifierConfig
 from crossfade.training.image_classifier.data import DataSet, Pictures
 from crossfade.training.image_classifier.network import Classifier, build
+from crossfade.training.intervals import wilson
 from crossfade.training.losses.classification import focal
 
 _EVALUATION_BATCH: Final = 256
@@ -116,9 +117,19 @@ def train(
     # --- the best epoch, on pictures that nothing was chosen by
     classifier.load_state_dict(best.weights)
     metrics = {"validation/accuracy": best.accuracy, "best_epoch": float(best.epoch + 1)}
-    for name, value in evaluate(classifier, data.splits["test"], place).items():
-        metrics[f"test/{name}"] = value
+    measured = evaluate(classifier, data.splits["test"], place)
+    metrics |= of_test(measured, len(data.splits["test"].classes))
     return Trained(classifier, metrics)
+
+
+def of_test(measured: Mapping[str, float], pictures: int) -> dict[str, float]:
+    """What ``evaluate`` found on so many test pictures, for a card: with accuracy's 95 % interval.
+
+    The interval is Wilson's.
+    """
+    share = wilson(round(measured["accuracy"] * pictures), pictures)
+    ends = {"test/accuracy/low": share.low, "test/accuracy/high": share.high}
+    return {f"test/{name}": value for name, value in measured.items()} | ends
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from crossfade.training.core.optimise import Updates, groups
 from crossfade.training.core.order import EpochBatches
 from crossfade.training.core.run_log import RunLog
 from crossfade.training.image_classifier.data import DataSet
+from crossfade.training.image_classifier.trainer import of_test
 from crossfade.training.losses.classification import focal
 from crossfade.training.warm_start.config import WarmStartConfig
 
@@ -157,7 +158,7 @@ def train(
         "validation/accuracy": best.accuracy,
         "best_stage": float(best.stage),
         "steps": float(steps),
-        **{f"test/{name}": value for name, value in measured.items()},
+        **of_test(measured, len(test.classes)),
     }
     return Trained(classifier, metrics)
 

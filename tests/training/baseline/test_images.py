@@ -46,6 +46,7 @@ def test_the_first_network_is_always_trained(
     says = model.export(tmp_path)
     assert says["task"] == "classification"
     assert lineage.check(tmp_path).metrics["test/accuracy"] == 1
+    assert 0.5 < lineage.check(tmp_path).metrics["test/accuracy/low"] < 1
 
 
 def test_what_is_not_made_here(stripes: Path) -> None:
