@@ -89,7 +89,14 @@ def compare_automl_vs_arrcoc(
                 measure: float(np.mean([by_query[names[q]][method][measure] for q in numbers]))
                 for measure in by_query[names[numbers[0]]][method]
             }
-            | {"pooled_precision": _pooled(rankings[method], test.truth, numbers)}
+            | {
+                "pooled_precision": float(
+                    _pooled(
+                        [int(test.truth[:, q].sum()) for q in numbers],
+                        [by_query[names[q]][method]["precision_exact"] for q in numbers],
+                    )
+                )
+            }
             for method in test.scores
         }
         | {"calibration_error": _calibration(test, numbers)}
@@ -146,14 +153,16 @@ def _one(
     }
 
 
-def _pooled(rankings: Sequence[Ranking], truth: np.ndarray, numbers: Sequence[int]) -> float:
-    """Returns the precision over all patches of all queries, each at its own equal recall."""
-    hits = taken = 0.0
-    for number in numbers:
-        positives = truth[:, number].sum() * RECALL
-        hits += positives
-        taken += positives / max(1e-9, rankings[number].precision_at(RECALL))
-    return float(hits / taken) if taken else 0.0
+def _pooled(positives: Sequence[Any], precisions: Sequence[Any]) -> Any:
+    """Returns the precision over all patches of all queries, each at the same recall.
+
+    Args:
+        positives: relevant patches of each query; numbers or arrays over resamples.
+        precisions: the same.
+    """
+    pairs = zip(positives, precisions, strict=True)
+    taken = sum(found / np.maximum(precision, 1e-9) for found, precision in pairs)
+    return sum(positives) / np.maximum(taken, 1e-9)
 
 
 def _calibration(test: Scored, numbers: Sequence[int]) -> float:
@@ -171,12 +180,13 @@ def _gains(
     """Resamples pictures; every method and query sees the same resamples.
 
     ``gain`` is of precisions at the thresholds that reach the recall on the validation split,
-    ``exact`` of those at exactly that recall on the test split, where each resample has its own.
+    ``exact`` of those at exactly that recall on the test split, where each resample has its own:
+    both of means over the queries. ``pooled`` is of ``exact``'s cuts, over all patches together.
     """
     pictures, _, patches = test.truth.shape
     drawn = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
     methods = (ARR_COC, *GAINS_OVER)
-    fixed, exact = {}, {}
+    fixed, exact, positives = {}, {}, {}
     for method in methods:
         for q in sorted({q for members in found.values() for q in members}):
             known = Ranking.of(validation.scores[method][:, q], validation.truth[:, q])
@@ -188,15 +198,24 @@ def _gains(
             ranking = rankings[method][q]
             few = [np.repeat(w, patches) for w in weights[: EXACT_RESAMPLES + 1]]
             exact[method, q] = np.array([ranking.precision_at(RECALL, w) for w in few])
+            positives[q] = test.truth[:, q].sum(axis=1) @ weights[: EXACT_RESAMPLES + 1].T
+
     out: dict[str, Any] = {}
     for group, members in found.items():
+        means = {  # [1 + resamples] by kind and method
+            method: {
+                "gain": np.mean([fixed[method, q] for q in members], axis=0),
+                "exact": np.mean([exact[method, q] for q in members], axis=0),
+                "pooled": _pooled(
+                    [positives[q] for q in members], [exact[method, q] for q in members]
+                ),
+            }
+            for method in methods
+        }
         for method in GAINS_OVER:
             entry: dict[str, float] = {}
-            for name, precision in (("gain", fixed), ("exact", exact)):
-                ours, other = (
-                    np.mean([precision[m, q] for q in members], axis=0) for m in (ARR_COC, method)
-                )
-                ratios = ours / np.maximum(other, 1e-9) - 1
+            for name, ours in means[ARR_COC].items():
+                ratios = ours / np.maximum(means[method][name], 1e-9) - 1
                 low, high = np.quantile(ratios[1:], [0.025, 0.975])
                 entry |= {name: float(ratios[0]), f"{name}_lower": float(low)}
                 entry |= {f"{name}_upper": float(high)}
