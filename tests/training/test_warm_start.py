@@ -88,7 +88,7 @@ def test_from_an_export_to_a_served_version(
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("pixels=", "give the range of its pixels"),
+        ("pixels=", "the range of its pixels"),
         ("cut=nowhere", "no tensor or node 'nowhere'"),
         ("optimisation.learning_rate=1e30", "lower the learning rate"),
     ],

@@ -54,8 +54,8 @@ class Pixels:
         if entry.dtype == "uint8":
             return cls(0.0, 255.0)
         raise InvalidArgument(
-            "the export takes real numbers and does not say which: set 'pixels' in the configuration"
-            f" to the range of its pixels, {', '.join(RANGES)}"
+            "the export takes real numbers and does not say which: set 'pixels' in the"
+            f" configuration to the range of its pixels, {', '.join(RANGES)}"
         )
 
 
