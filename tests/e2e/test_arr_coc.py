@@ -15,11 +15,11 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from crossfade.serving.repository.lineage import check
+from crossfade.serving.repository.lineage import check, digest_file
 from tests.conftest import ROOT, ServerProcess
 from tests.training.arr_coc.scenes import SETTINGS, compose
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # setup trains, evaluates and exports
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # setup trains, evaluates and exports
 OUTPUTS = ("patch_tokens", "relevance", "fallback", "unknown_words")
 
 
@@ -30,18 +30,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Begun with a detector that the command before it exported."""
     compose(folder / "digits")
-    return train(folder, "digits")
+    done = train(folder, "detector", "detector", run="detector")
+    assert done.returncode == 0, done.stderr
+    return train(folder, "arr-coc", "digits", *begun_from(folder))
 
 
-def train(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+def begun_from(folder: Path) -> list[str]:
+    return ["--export", str(folder / "models" / "detector" / "1" / "model.onnx")]
+
+
+def train(
+    folder: Path, task: str, name: str, *options: str, run: str = "run"
+) -> subprocess.CompletedProcess[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     data = folder / "digits" / "import.jsonl"
     return subprocess.run(
         [
-            *(sys.executable, "-m", "crossfade", "train", "arr-coc", "--name", name, *options),
+            *(sys.executable, "-m", "crossfade", "train", task, "--name", name, *options),
             *("--data", str(data), "--repository", str(folder / "models")),
-            *("--run-dir", str(folder / "run"), *settings),
+            *("--run-dir", str(folder / run), *settings),
         ],
         cwd=ROOT.parent,
         capture_output=True,
@@ -91,7 +100,7 @@ def convert(folder: Path, name: str, *options: str) -> subprocess.CompletedProce
 def parts(folder: Path, trained: subprocess.CompletedProcess[str]) -> list[str]:
     """The same run as two models and their pipeline."""
     assert trained.returncode == 0, trained.stderr
-    done = train(folder, "parts", "--split-text")
+    done = train(folder, "arr-coc", "parts", "--split-text", *begun_from(folder))
     assert done.returncode == 0, done.stderr
     return sorted(path.name for path in (folder / "models").glob("parts*"))
 
@@ -181,6 +190,20 @@ def test_a_pipeline_is_converted_by_its_members(parts: list[str], folder: Path) 
     done = convert(folder, "parts", "--to", "tensorrt")
     assert done.returncode == 1
     assert "convert its members, parts-text, parts-vision" in done.stderr
+
+
+def test_the_detector_is_a_model_of_its_own(server: ServerProcess, folder: Path) -> None:
+    picture = np.array([(folder / "digits" / "test-0000.png").read_bytes()], dtype=object)
+    tensor = triton.InferInput("image_bytes", picture.shape, "BYTES")
+    tensor.set_data_from_numpy(picture)
+    with triton.InferenceServerClient(server.grpc) as client:
+        found = client.infer("detector", [tensor])
+    assert found.as_numpy("scores").shape == (1, 3, 12, 16)
+    assert found.as_numpy("centres").shape == (1, 3, 2, 12, 16)
+    assert check(folder / "models" / "detector" / "1").task == "detector"
+    export = check(folder / "models" / "digits" / "1").export
+    assert export is not None
+    assert export.sha256 == digest_file(folder / "models" / "detector" / "1" / "model.onnx")
 
 
 @pytest.mark.parametrize("model", ["digits", "parts"])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from crossfade.runtimes.core.errors import FailedPrecondition, ResourceExhausted
-from crossfade.serving.repository.lineage import Origin
+from crossfade.serving.repository.lineage import Origin, digest_folder
 from crossfade.training.arr_coc import train_backbone, train_heads
 from crossfade.training.arr_coc.backbone import Detector, DetectorBackbone, freeze
 from crossfade.training.arr_coc.config import ArrCocConfig
@@ -31,7 +31,6 @@ from crossfade.training.arr_coc.queries import Language
 from crossfade.training.arr_coc.stage import Stage
 from crossfade.training.backbones.opening import open_backbone
 from crossfade.training.detection.records import DetectionSet
-from crossfade.training.torch_port.proof import digest_of_file
 
 _BACKBONE: Final = "backbone.safetensors"
 _HEADS: Final = "heads.safetensors"
@@ -90,7 +89,7 @@ class Run:
         if export is not None:
             how = config.backbone
             opened = open_backbone(export.path, export.signature, how.cut or "", how.pixels or "")
-            self.export = Origin(name=export.path.name, sha256=digest_of_file(export.path))
+            self.export = Origin(name=export.path.name, sha256=digest_folder(export.path))
             self._opened = lambda: ExportDetector(copy.deepcopy(opened), len(self.data.labels))
         identity: dict[str, Any] = {
             "config": config.model_dump(mode="json"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from crossfade.serving.repository.lineage import digest_folder
 from crossfade.training.torch_port.coverage import coverage
 from crossfade.training.torch_port.module import Ported, port
 from crossfade.training.torch_port.parity import compare
@@ -48,7 +49,7 @@ def prove(
     report = compare(ported, reference(path, graph, signature), probes(graph, files, side))
     return {
         "passed": report.passed and covered.complete,
-        "source": {"format": graph.source, "sha256": digest_of_file(path)},
+        "source": {"format": graph.source, "sha256": digest_folder(path)},
         "module": {"sha256": digest_of_module(ported)},
         "coverage": covered.as_dict(),
         "parity": report.as_dict(),
@@ -60,16 +61,6 @@ def reference(path: Path, graph: Graph, signature: str = "") -> Reference:
     if graph.source == "savedmodel":
         return SavedModelReference(path, graph, signature)
     return OnnxReference(path, graph) if graph.source == "onnx" else TfliteReference(path, graph)
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names."""
-    total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        if path.is_dir():
-            total.update(file.relative_to(path).as_posix().encode())
-        total.update(hashlib.sha256(file.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def digest_of_module(ported: Ported) -> str:

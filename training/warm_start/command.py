@@ -11,7 +11,7 @@ from crossfade.runtimes.core.errors import InvalidArgument
 from crossfade.serving.exports.recognise import recognise
 from crossfade.serving.exports.source import opened
 from crossfade.serving.repository.layout import check_name
-from crossfade.serving.repository.lineage import Card, Origin
+from crossfade.serving.repository.lineage import Card, Origin, digest_folder
 from crossfade.training.backbones.feature_cache import FeatureCache
 from crossfade.training.backbones.opening import open_backbone
 from crossfade.training.core import command_line, run_folder
@@ -19,7 +19,6 @@ from crossfade.training.core.devices import place
 from crossfade.training.core.publishing import publish
 from crossfade.training.image_classifier import export
 from crossfade.training.image_classifier.data import load
-from crossfade.training.torch_port.proof import digest_of_file
 from crossfade.training.warm_start import trainer
 from crossfade.training.warm_start.config import WarmStartConfig
 
@@ -79,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
             raise InvalidArgument(f"data.size is {config.data.size}, and the export takes {side}")
         how = config.data.data(side, backbone.channels)
         data = load(options.data, how, config.seed)
-        plain = {**config.model_dump(mode="json"), "export_sha256": digest_of_file(path)}
+        plain = {**config.model_dump(mode="json"), "export_sha256": digest_folder(path)}
         run_folder.begin(folder, {"config": plain, "data": data.origin.sha256})
         words = f"{side} {how.color} {how.resize.model_dump_json()} pooled"
         where = options.cache or folder / "features"
