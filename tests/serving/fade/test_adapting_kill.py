@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import time
 
 from crossfade.serving.fade.adapting_store import fault
 from crossfade.serving.fade.database import FadeDatabase
+from tests.serving.fade.killing import told_before_death
 from tests.serving.fade.test_adapting_store import RIGHT, SETUP
 
 KILLS = 4
@@ -34,20 +32,7 @@ def test_every_truth_that_was_told_counts_once_after_each_kill(url: str) -> None
     rng = random.Random(5)
     told: list[str] = []
     for life in range(KILLS):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, url, f"life{life}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        first = writer.stdout.readline()
-        assert first.startswith("life"), writer.communicate(timeout=60)
-        time.sleep(rng.uniform(0, 0.1))  # then somewhere in a transaction, or between two
-        writer.send_signal(signal.SIGKILL)
-        with writer:
-            told += [first.strip(), *writer.stdout.read().split()]
-        assert writer.returncode == -signal.SIGKILL
+        told += told_before_death(WRITER, url, f"life{life}", most_s=0.1, rng=rng)
         before = -1
         while (now := database.adapting.adaptations("pair")[0]).version != before:
             before = now.version  # a server may still commit what a dead client had sent

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from crossfade.serving.fade.database import FadeDatabase
 from crossfade.serving.fade.records import Fade, Prediction, Record
+from tests.serving.fade.killing import told_before_death
 from tests.serving.fade.observed import PLAN
 
 KILLS = 12
@@ -54,20 +52,7 @@ def test_every_decision_that_was_told_is_there_after_each_kill(url: str) -> None
     rng = random.Random(5)
     joined: set[str] = set()
     for life in range(KILLS):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, url, f"life{life}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        first = writer.stdout.readline()
-        assert first.startswith("decided"), writer.communicate(timeout=60)
-        time.sleep(rng.uniform(0, 0.15))  # then somewhere in a transaction, or between two
-        writer.send_signal(signal.SIGKILL)
-        with writer:  # not communicate: it forgets what readline has read ahead
-            told = [first, *writer.stdout.read().splitlines()]
-        assert writer.returncode == -signal.SIGKILL
+        told = told_before_death(WRITER, url, f"life{life}", most_s=0.15, rng=rng)
         joined.update(line.split()[1] for line in told if line.startswith("joined"))
         last_told = max(int(line.split()[1]) for line in told if line.startswith("decided"))
 
