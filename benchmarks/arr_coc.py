@@ -26,7 +26,7 @@ from tritonclient.utils import InferenceServerException
 
 from crossfade.benchmarks.processes import HOST, Launch, ServerProcess, free_ports
 from crossfade.runtimes.core.errors import CrossfadeError
-from crossfade.training.arr_coc import command, digits, entry, run
+from crossfade.training.arr_coc import command, digits, entry, report, run
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
 from crossfade.training.arr_coc.run import Trained
@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--contiguous", action="store_true", help="and one of blocks of neighbours")
     option("--calls", type=int, default=300, help="over gRPC (%(default)s)")
     option("--plots", type=Path, metavar="DIR", help="write the report's pictures there")
+    option("--report", type=Path, metavar="FILE", help="write the report's tables as Markdown")
     options = parser.parse_args(arguments)
     if options.digits:
         options.data = digits.compose(options.runs / "data", (300, 100, 100), seed=0)
@@ -156,6 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result["seeds"] = len(shipped)
         result["splits"] = {name: summarise([(name, found)]) for name, found in others}
         result |= served(first, card_metrics(evaluation), options.calls)
+        if options.report:
+            parts = [report.tables(part) for part in (shipped, others) if part]
+            options.report.write_text("\n".join(parts), "utf-8")
         if options.plots:
             from crossfade.training.arr_coc import plots
 

@@ -74,15 +74,15 @@ def compare_automl_vs_arrcoc(
         method: [Ranking.of(values[:, q], test.truth[:, q]) for q in range(len(names))]
         for method, values in test.scores.items()
     }
+    found = groups(language, validation.truth, test.truth)
     by_query: dict[str, dict[str, Any]] = {
         name: {
             method: _one(validation, test, rankings[method][q], method, q) for method in test.scores
         }
-        | {"prevalence": float(test.truth[:, q].mean())}
+        | {"prevalence": float(test.truth[:, q].mean()), "is_class": q in found.get("class", ())}
         for q, name in enumerate(names)
         if test.truth[:, q].any() and validation.truth[:, q].any()
     }
-    found = groups(language, validation.truth, test.truth)
     by_group = {
         group: {
             method: {

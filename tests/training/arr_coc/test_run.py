@@ -21,7 +21,7 @@ from crossfade.runtimes.core.errors import (
     ResourceExhausted,
 )
 from crossfade.serving.repository.lineage import Card, check
-from crossfade.training.arr_coc import command, compare, entry, export, pipeline, plots, run
+from crossfade.training.arr_coc import command, compare, entry, export, pipeline, plots, report, run
 from crossfade.training.arr_coc.config import ArrCocConfig
 from crossfade.training.arr_coc.data import Source
 from crossfade.training.arr_coc.geometry import GRID_HEIGHT, GRID_WIDTH, PATCHES
@@ -125,6 +125,12 @@ def test_what_is_evaluated_is_plain_and_complete(
     assert half["oracle"] > half["random"]
     assert found["quality_db"]["class"]["oracle"] > found["quality_db"]["class"]["uniform 100"]
     assert card_metrics(found)["test/token_recall"] > 0
+    written = report.tables([("a", found), ("b", found)])
+    assert "Runs: a / b." in written
+    ours = found["groups"]["heldout"]["arr_coc"]["average_precision"]
+    assert f"| held-out pairs | **ARR-COC** | {ours:.3f} / {ours:.3f} |" in written
+    assert "tokens saved, digit 0 |" in written
+    assert len({line.count("|") for line in written.split("\n\n")[1].splitlines()}) == 1
     summary = summarise([("a", found), ("b", found)])
     assert summary["gain_vs_label_heldout_lower"] == pytest.approx(
         found["gains"]["heldout_vs_label"]["gain_lower"]
