@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Final, NamedTuple
 
 import torch
@@ -27,16 +28,16 @@ class Detection(NamedTuple):
     offsets: Tensor
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, abc.ABC):
     """Pictures FP32 ``[B, 3, 12·24, 16·24]`` of 0 to 255 to one cell a patch."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.n_classes = n_classes
 
+    @abc.abstractmethod
     def forward(self, pictures: Tensor) -> Detection:
         """Detects."""
-        raise NotImplementedError
 
 
 class DetectionHeads(nn.Conv2d):
