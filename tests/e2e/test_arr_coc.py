@@ -46,12 +46,20 @@ def train(
 ) -> subprocess.CompletedProcess[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     data = folder / "digits" / "import.jsonl"
+    return crossfade(
+        *("train", task, "--name", name, *options),
+        *("--data", str(data), "--repository", str(folder / "models")),
+        *("--run-dir", str(folder / run), *settings),
+    )
+
+
+def convert(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return crossfade("convert", name, *options, "--repository", str(folder / "models"))
+
+
+def crossfade(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "crossfade", "train", task, "--name", name, *options),
-            *("--data", str(data), "--repository", str(folder / "models")),
-            *("--run-dir", str(folder / run), *settings),
-        ],
+        [sys.executable, "-m", "crossfade", *words],
         cwd=ROOT.parent,
         capture_output=True,
         text=True,
@@ -80,20 +88,6 @@ def converted(folder: Path, trained: subprocess.CompletedProcess[str]) -> dict[s
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-
-def convert(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "crossfade", "convert", name, *options),
-            *("--repository", str(folder / "models")),
-        ],
-        cwd=ROOT.parent,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import tritonclient.http as triton
 from crossfade.serving.cli.main import main
 from crossfade.serving.repository import lineage
 from tests.conftest import ServerProcess
+from tests.e2e.training_runs import kill_after, newest_weights
 from tests.training import pictures
 
 SETTINGS = (
@@ -63,25 +62,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def killed(data: Path, tmp_path: Path) -> Iterator[Path]:
     """A run that was killed in the middle of an epoch, some steps after a checkpoint."""
     process = start(command(data, tmp_path))
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    try:
-        until = time.monotonic() + 60
-        while not metrics.exists() or metrics.read_text().count("training/loss") < 10:
-            assert process.poll() is None, "it ended too soon"
-            assert time.monotonic() < until
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        assert process.stderr is not None
-        process.stderr.close()
-    assert not (tmp_path / "models").exists()
+    kill_after(process, tmp_path, 10, within_s=60)
     return tmp_path
-
-
-def weights(place: Path) -> bytes:
-    newest = max((place / "run" / "checkpoints").iterdir())
-    return newest.name.encode() + (newest / "tensors.safetensors").read_bytes()
 
 
 def test_a_run_that_was_killed_comes_to_the_same_bytes(
@@ -91,7 +73,7 @@ def test_a_run_that_was_killed_comes_to_the_same_bytes(
     assert begun, "it was killed before the first checkpoint"
     assert "step-000000024" not in begun
     finished(start(command(data, killed)))
-    assert weights(killed) == weights(whole)
+    assert newest_weights(killed) == newest_weights(whole)
     model = Path("models") / "shapes" / "1" / "model.onnx"
     assert (killed / model).read_bytes() == (whole / model).read_bytes()
     lines = [
@@ -194,4 +176,4 @@ def test_ray_train_comes_to_the_same_bytes_as_torchrun(
     assert done.returncode == 0, done.stderr
     card = lineage.check(tmp_path / "models" / "shapes" / "1")
     assert card.environment["processes"] == "2"
-    assert weights(tmp_path) == weights(together)
+    assert newest_weights(tmp_path) == newest_weights(together)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from PIL import Image
 
 from crossfade.serving.repository import lineage
 from tests.conftest import ServerProcess
+from tests.e2e.training_runs import kill_after, newest_weights
 
 LABELS = ("dandelion", "rose", "sunflower")
 SETTINGS = (
@@ -101,32 +100,15 @@ def test_a_client_gets_the_right_labels(
         assert [label.decode() for label in labels] == list(LABELS)
 
 
-def weights(place: Path) -> bytes:
-    newest = max((place / "run" / "checkpoints").iterdir())
-    return newest.name.encode() + (newest / "tensors.safetensors").read_bytes()
-
-
 def test_a_run_that_was_killed_comes_to_the_same_bytes(
     flowers: Path, data: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Killed in the second epoch of the stage that is opened, with the probe behind it."""
     process = start(flowers, data, tmp_path)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    try:
-        until = time.monotonic() + 100
-        while not metrics.exists() or metrics.read_text().count("training/loss") < PROBE_STEPS + 5:
-            assert process.poll() is None, "it ended too soon"
-            assert time.monotonic() < until
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        assert process.stderr is not None
-        process.stderr.close()
-    assert not (tmp_path / "models").exists()
-    assert weights(tmp_path) != weights(whole)
+    kill_after(process, tmp_path, PROBE_STEPS + 5, within_s=100)
+    assert newest_weights(tmp_path) != newest_weights(whole)
     finished(start(flowers, data, tmp_path))
-    assert weights(tmp_path) == weights(whole)
+    assert newest_weights(tmp_path) == newest_weights(whole)
     model = Path("models") / "flowers" / "1" / "model.onnx"
     assert (tmp_path / model).read_bytes() == (whole / model).read_bytes()
     logs = [(place / "run" / "metrics.jsonl").read_text() for place in (tmp_path, whole)]
