@@ -62,6 +62,7 @@ class Served(nn.Module):
             ``tokens`` INT32 and ``relevance`` FP32 ``[N, Q, GH, GW]``, ``fallback`` BOOL
             ``[N, Q]``: no class was named, so that any is meant.
         """
+        image = image.clamp(0, 255)  # what is beyond is no pixel, and overflows somewhere behind
         scores = self.heads(self.backbone(image), self.statistics(image), tokens)
         relevance = scores.logits.sigmoid()
         threshold = self.by_word[tokens].amin(dim=-1)  # type: ignore[index]

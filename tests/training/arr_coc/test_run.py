@@ -163,6 +163,17 @@ def test_the_file_spends_each_budget_exactly(session: ort.InferenceSession) -> N
         assert tokens.max() <= 400
 
 
+def test_what_is_no_pixel_counts_as_the_nearest(session: ort.InferenceSession) -> None:
+    wild = feed("digit 3")
+    tame = dict(wild)
+    noise = np.random.default_rng(0).choice([-3e38, -1, 100, 256, 3e38], wild["image"].shape)
+    wild["image"] = noise.astype(np.float32)
+    tame["image"] = np.clip(wild["image"], 0, 255)
+    found, wanted = (session.run(["relevance"], one)[0] for one in (wild, tame))
+    assert np.isfinite(found).all()
+    assert np.array_equal(found, wanted)
+
+
 def test_the_file_keeps_a_budget_that_cannot_be_to_the_limits(
     session: ort.InferenceSession,
 ) -> None:
