@@ -132,6 +132,17 @@ def test_the_digest_is_of_what_is_computed(small: Cut) -> None:
     assert shorter.digest() == shorter_again.digest() != whole.digest()
 
 
+def test_an_export_with_one_open_side_is_not_taken_as_square(small: Cut) -> None:
+    ((name, entry),) = small.graph.inputs.items()
+    narrow = dataclasses.replace(entry, shape=(-1, -1, 224, 3))
+    backbone = backbone_of(
+        dataclasses.replace(small, graph=dataclasses.replace(small.graph, inputs={name: narrow}))
+    )
+    assert backbone.size is None
+    with pytest.raises(InvalidArgument, match="not square"):
+        _ = backbone.side
+
+
 def test_the_range_of_pixels_is_never_guessed(small: Cut) -> None:
     with pytest.raises(InvalidArgument, match="does not say which"):
         Pixels.of(small)

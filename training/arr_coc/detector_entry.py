@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from crossfade.runtimes.extras import require
-from crossfade.serving.repository.lineage import FILE, Card, Origin
+from crossfade.serving.repository.lineage import Card
 from crossfade.training.arr_coc.backbone import Detector
-from crossfade.training.arr_coc.entry import warm_name, warm_picture
+from crossfade.training.arr_coc.entry import finish, warm_name
 from crossfade.training.arr_coc.geometry import (
     GRID_HEIGHT,
     GRID_WIDTH,
@@ -26,7 +25,7 @@ from crossfade.training.arr_coc.pictures import Pictures
 from crossfade.training.arr_coc.run import Run
 from crossfade.training.arr_coc.train_backbone import class_scores
 from crossfade.training.core import onnx_file
-from crossfade.training.detection.records import SPLITS, DetectionSet
+from crossfade.training.detection.records import DetectionSet
 from crossfade.training.lineage import facts
 
 TASK: Final = "detector"
@@ -88,26 +87,9 @@ def write(folder: Path, run: Run, detector: Detector) -> Card:
 
     proof = facts.parity(ours, theirs, [pictures, noise, noise[:1]])
     (folder / _LABELS).write_text("".join(f"{label}\n" for label in run.data.labels), "utf-8")
-    shutil.copyfile(warm_picture(run.data), folder / warm_name(run.data))
-    card = Card(
-        task=TASK,
-        created=facts.now(),
-        seed=run.config.seed,
-        data=Origin(
-            name="detection set",
-            sha256=run.data_sha256,
-            counts={split: len(run.data.of(split)) for split in SPLITS},
-        ),
-        export=run.export,
-        config=run.config.model_dump(mode="json", include={"seed", "backbone"}),
-        metrics=_metrics(run, detector, test),
-        parity=proof,
-        environment=facts.environment(torch.device("cpu")),
-        revision=facts.revision(Path.cwd()),
-        files=facts.digests(folder),
-    )
-    (folder / FILE).write_text(card.text(), "utf-8")
-    return card
+    config = run.config.model_dump(mode="json", include={"seed", "backbone"})
+    metrics = _metrics(run, detector, test)
+    return finish(folder, run, task=TASK, config=config, metrics=metrics, parity=proof)
 
 
 def _metrics(run: Run, detector: Detector, test: Pictures) -> dict[str, float]:

@@ -14,7 +14,7 @@ from crossfade.training.arr_coc import export
 from crossfade.training.arr_coc.compare import TOKEN_RECALL_AIM, careful_threshold
 from crossfade.training.arr_coc.evaluate import score
 from crossfade.training.arr_coc.queries import ANY
-from crossfade.training.arr_coc.run import Trained
+from crossfade.training.arr_coc.run import Run, Trained
 from crossfade.training.detection.records import SPLITS, DetectionSet
 from crossfade.training.lineage import facts
 
@@ -53,17 +53,31 @@ def write(
         FailedPrecondition: the model cannot be written, or the file answers otherwise.
     """
     proof = write_model(trained, thresholds(trained), folder / MODEL)
-    shutil.copyfile(warm_picture(trained.data), folder / warm_name(trained.data))
-    counts: dict[str, int] = {split: len(trained.data.of(split)) for split in SPLITS}
+    config = trained.config.model_dump(mode="json")
+    return finish(folder, trained, task=TASK, config=config, metrics=metrics, parity=proof)
+
+
+def finish(
+    folder: Path,
+    made: Trained | Run,
+    *,
+    task: str,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    parity: Parity,
+) -> Card:
+    """Puts the picture to warm up with beside a model that was written, and its card."""
+    shutil.copyfile(warm_picture(made.data), folder / warm_name(made.data))
+    counts: dict[str, int] = {split: len(made.data.of(split)) for split in SPLITS}
     card = Card(
-        task=TASK,
+        task=task,
         created=facts.now(),
-        seed=trained.config.seed,
-        data=Origin(name="detection set", sha256=trained.data_sha256, counts=counts),
-        config=trained.config.model_dump(mode="json"),
+        seed=made.config.seed,
+        data=Origin(name="detection set", sha256=made.data_sha256, counts=counts),
+        export=made.export,
+        config=config,
         metrics=dict(metrics),
-        export=trained.export,
-        parity=proof,
+        parity=parity,
         environment=facts.environment(torch.device("cpu")),
         revision=facts.revision(Path.cwd()),
         files=facts.digests(folder),

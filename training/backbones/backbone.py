@@ -95,8 +95,7 @@ class Backbone(nn.Module):
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the pictures where the export fixes both."""
-        assert self._entry.shape is not None
-        height, width = self._entry.shape[2:] if self._first else self._entry.shape[1:3]
+        height, width = self._sides()
         return (height, width) if min(height, width) > 0 else None
 
     @property
@@ -106,10 +105,10 @@ class Backbone(nn.Module):
         Raises:
             InvalidArgument: they are not square.
         """
-        height, width = self.size or (0, 0)
+        height, width = self._sides()
         if height != width:
             raise InvalidArgument(f"the export takes pictures of {height} x {width}, not square")
-        return height or None
+        return height if height > 0 else None
 
     def forward(self, image: Tensor) -> Tensor:
         """The features of pictures."""
@@ -179,6 +178,12 @@ class Backbone(nn.Module):
         for name, value in sorted(self.net.state_dict().items()):
             total.update(name.encode() + digest(value.detach().cpu().numpy()).encode())
         return total.hexdigest()
+
+    def _sides(self) -> tuple[int, int]:
+        """Height and width of the pictures; below 1 where the export leaves one open."""
+        assert self._entry.shape is not None
+        height, width = self._entry.shape[2:] if self._first else self._entry.shape[1:3]
+        return height, width
 
     def _open_layers(self) -> Iterator[nn.Module]:
         for names in self.stages[len(self.stages) - self._open :]:
